@@ -1,0 +1,14 @@
+//! The wire vocabulary of gRPC: codes, status trailers, timeouts, method paths.
+//!
+//! Pure functions and values over bytes; knows nothing of Doorward's rules. What parses here is fed by clients, so every
+//! parser is total, allocation-free where it can be, and fuzzed.
+
+mod code;
+mod method;
+mod status;
+mod timeout;
+
+pub use code::Code;
+pub use method::{MethodPath, MethodPattern, PatternError};
+pub use status::{ErrorInfo, encode_details, encode_message};
+pub use timeout::{TimeoutError, parse_timeout};

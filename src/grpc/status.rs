@@ -1,0 +1,92 @@
+//! The status a call ends with: percent-encoded `grpc-message` (PROTOCOL-HTTP2.md, "Status-Message") and the
+//! `google.rpc.Status` with one `google.rpc.ErrorInfo` that goes into `grpc-status-details-bin`.
+
+use super::Code;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+/// `google.rpc.ErrorInfo` (google/rpc/error_details.proto), borrowed for encoding.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorInfo<'a> {
+    /// UPPER_SNAKE_CASE, one of the reasons of the interface.
+    pub reason: &'a str,
+    /// Always `doorward` for our own refusals.
+    pub domain: &'a str,
+    /// Key and value pairs; nothing secret, nothing a client chose.
+    pub metadata: &'a [(&'a str, &'a str)],
+}
+
+/// Percent-encodes a `grpc-message`: printable ASCII but `%` stays, every other byte becomes `%XX`.
+pub fn encode_message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'$' | b'&'..=b'~' => out.push(char::from(byte)),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.push('%');
+                for nibble in [byte >> 4, byte & 15] {
+                    out.extend(HEX.get(usize::from(nibble)).map(|hex| char::from(*hex)));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The value of `grpc-status-details-bin`: a serialised `google.rpc.Status`, base64 without padding.
+pub fn encode_details(code: Code, message: &str, info: &ErrorInfo<'_>) -> String {
+    let mut error_info = Vec::with_capacity(128);
+    field(&mut error_info, 1, info.reason.as_bytes());
+    field(&mut error_info, 2, info.domain.as_bytes());
+    for (key, value) in info.metadata {
+        let mut entry = Vec::with_capacity(key.len() + value.len() + 8);
+        field(&mut entry, 1, key.as_bytes());
+        field(&mut entry, 2, value.as_bytes());
+        field(&mut error_info, 3, &entry);
+    }
+    let mut any = Vec::with_capacity(error_info.len() + 64);
+    field(&mut any, 1, b"type.googleapis.com/google.rpc.ErrorInfo");
+    field(&mut any, 2, &error_info);
+
+    let mut status = Vec::with_capacity(any.len() + message.len() + 16);
+    status.push(1 << 3); // field 1, varint: the code, always below 128
+    status.push(code as u8);
+    field(&mut status, 2, message.as_bytes());
+    field(&mut status, 3, &any);
+    STANDARD_NO_PAD.encode(status)
+}
+
+/// One length-delimited protobuf field (<https://protobuf.dev/programming-guides/encoding/>).
+fn field(out: &mut Vec<u8>, number: u8, content: &[u8]) {
+    out.push(number << 3 | 2);
+    let mut length = content.len();
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(encode_message("plain, words~"), "plain, words~");
+        assert_eq!(encode_message("100% ä\n"), "100%25 %C3%A4%0A");
+    }
+
+    #[test]
+    fn details_are_a_serialised_google_rpc_status() {
+        let info = ErrorInfo { reason: "R", domain: "doorward", metadata: &[("request_id", "x")] };
+        let bytes = STANDARD_NO_PAD.decode(encode_details(Code::Unauthenticated, "no", &info)).unwrap();
+        let mut expected = b"\x08\x10\x12\x02no\x1a".to_vec();
+        let any = b"\x0a\x28type.googleapis.com/google.rpc.ErrorInfo\x12\x1e\x0a\x01R\x12\x08doorward\x1a\x0f\x0a\x0arequest_id\x12\x01x";
+        expected.push(any.len() as u8);
+        expected.extend_from_slice(any);
+        assert_eq!(bytes, expected);
+    }
+}

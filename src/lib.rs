@@ -1,0 +1,6 @@
+//! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
+
+pub mod config;
+pub mod grpc;
+pub mod identity;
+pub mod secret;
