@@ -38,7 +38,6 @@ check:
 	$(CARGO) run --locked --quiet -- check --config config.example.yaml
 
 bench:
-	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --bench side_by_side
 
 ci: lint test check
