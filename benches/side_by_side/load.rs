@@ -44,7 +44,14 @@ pub fn measure(peer: &Peer, shape: Shape, calls: u32, material: &Material) -> Sa
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), peer.cpu_seconds() - cpu);
     latencies.sort_unstable();
     let quantile = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or(0);
-    Sample { kind: peer.kind, shape, cpu_micros: cpu * 1e6 / f64::from(calls), p50: quantile(50), p99: quantile(99), rate: f64::from(calls) / seconds }
+    Sample {
+        kind: peer.kind,
+        shape,
+        cpu_micros: cpu * 1e6 / f64::from(calls),
+        p50: quantile(50),
+        p99: quantile(99),
+        rate: f64::from(calls) / seconds,
+    }
 }
 
 /// Runs h2load to its end; every call's latency in microseconds. Ends the program when a call failed.

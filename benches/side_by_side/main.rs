@@ -12,10 +12,10 @@ mod material;
 mod peer;
 mod probe;
 mod report;
-mod upstream;
-#[allow(dead_code)] // made for the tests, which need more of it
+#[allow(dead_code, clippy::unwrap_used)] // made for the tests, which need more of it and fail by panics
 #[path = "../../tests/it/harness/token.rs"]
 mod token;
+mod upstream;
 
 use load::{SHAPES, Sample};
 use peer::{Kind, Peer};
@@ -46,7 +46,12 @@ fn main() {
                 let sample = load::measure(peer, shape, calls, &material);
                 eprintln!(
                     "{} round {round}/{rounds} {:32} {:6.1} µs CPU  p50 {:6} µs  p99 {:6} µs  {:7.0} calls/s",
-                    shape.name, peer.kind.name(), sample.cpu_micros, sample.p50, sample.p99, sample.rate
+                    shape.name,
+                    peer.kind.name(),
+                    sample.cpu_micros,
+                    sample.p50,
+                    sample.p99,
+                    sample.rate
                 );
                 samples.push(sample);
             }

@@ -21,7 +21,8 @@ impl Material {
         let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
         let certificate = params.self_signed(&key).expect("a certificate").pem();
         // A token of the usual size: some seven hundred bytes.
-        let usual = json!({"exp": crate::token::now() + 86_400, "jti": "0f8fad5b-d9cb-469f-a165-70867728950e", "scope": "openid profile email"});
+        let usual =
+            json!({"exp": crate::token::now() + 86_400, "jti": "0f8fad5b-d9cb-469f-a165-70867728950e", "scope": "openid profile email"});
         let token = RSA.token(&claims(usual));
         let bad_tokens = vec![
             ("of another key", OTHER_RSA.sign(&header(), &claims(json!({})).to_string())),
@@ -31,7 +32,7 @@ impl Material {
         ];
         let material = Material { dir, token, bad_tokens };
         material.write("tls.crt", &certificate);
-        material.write("tls.key", &key.serialize_pem());
+        material.write("tls.key", key.serialize_pem());
         material.write("haproxy.pem", &(certificate + &key.serialize_pem()));
         material.write("rsa.pub", &RSA.public_pem);
         material.write("body", BODY);

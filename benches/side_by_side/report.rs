@@ -79,6 +79,12 @@ fn machine() -> Vec<String> {
         Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
     };
     let haproxy = first_line("haproxy", "-v").map(|line| line.split(" - ").next().unwrap_or_default().to_owned());
-    let facts = [processor, Some(format!("Linux {}", kernel.trim())), haproxy, first_line("h2load", "--version"), first_line(env!("CARGO_BIN_EXE_doorward"), "--version")];
+    let facts = [
+        processor,
+        Some(format!("Linux {}", kernel.trim())),
+        haproxy,
+        first_line("h2load", "--version"),
+        first_line(env!("CARGO_BIN_EXE_doorward"), "--version"),
+    ];
     facts.into_iter().flatten().filter(|fact| !fact.is_empty()).collect()
 }

@@ -33,8 +33,9 @@ pub struct Doorward {
 impl Doorward {
     #[track_caller]
     pub fn start(configuration: &Path, ca: PathBuf) -> Doorward {
-        let mut process =
-            Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1"));
+        let mut process = Process::spawn(
+            Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1"),
+        );
         let traffic = process.find("traffic port", |p| &p.stderr, |line| bound(line, "(traffic)"));
         let operations = process.find("operations port", |p| &p.stderr, |line| bound(line, "(operations)"));
         Doorward { process, traffic, operations, ca }

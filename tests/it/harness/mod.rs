@@ -17,7 +17,7 @@ pub use doorward::{Doorward, command};
 pub use frames::{Frames, kind};
 pub use key_server::KeyServer;
 pub use python::{Answer, Call, PythonUpstream, call};
-pub use raw_upstream::{RawCall, RawUpstream};
+pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
 pub use token::{claims, now, token};
 pub use wire::{Wire, WireAnswer, request};

@@ -1,7 +1,7 @@
 //! The real grpcio, as client and as server (`tests/python/`).
 
+use super::Doorward;
 use super::process::{Process, line};
-use super::{Doorward, eventually};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -81,11 +81,6 @@ impl PythonUpstream {
         line(&self.process.stdout, "the end of a call at the service", |line| {
             serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "end" && event["method"] == method)
         })
-    }
-
-    #[track_caller]
-    pub fn wait_for_call(&self, method: &str) {
-        eventually("a call at the service", || self.calls().iter().any(|call| call["method"] == method).then_some(()));
     }
 
     pub fn kill(&mut self) {

@@ -175,8 +175,13 @@ where
     }
 }
 
-async fn connection<F, T>(stream: tokio::net::TcpStream, settings: Builder, behaviour: Arc<F>, seen: Arc<Mutex<Vec<Seen>>>, cut: Arc<Notify>)
-where
+async fn connection<F, T>(
+    stream: tokio::net::TcpStream,
+    settings: Builder,
+    behaviour: Arc<F>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    cut: Arc<Notify>,
+) where
     F: Fn(RawCall) -> T + Send + Sync + 'static,
     T: Future<Output = ()> + Send + 'static,
 {

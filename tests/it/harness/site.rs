@@ -116,7 +116,11 @@ fn standard_keys() -> String {
     };
     [
         "keys:\n".to_owned(),
-        key("analytics", API_KEY, "user_id: svc-analytics, roles: [viewer], permissions: ['reports:read'], expires_at: 2199-01-01T00:00:00Z"),
+        key(
+            "analytics",
+            API_KEY,
+            "user_id: svc-analytics, roles: [viewer], permissions: ['reports:read'], expires_at: 2199-01-01T00:00:00Z",
+        ),
         key("plain", "key-without-a-user", "roles: [viewer], expires_at: 2199-01-01T00:00:00Z"),
         key("expired", "key-that-expired", "expires_at: 2020-01-01T00:00:00Z"),
         key("revoked", "key-that-was-revoked", "expires_at: 2199-01-01T00:00:00Z, revoked_at: 2021-01-01T00:00:00Z"),

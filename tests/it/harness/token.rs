@@ -33,7 +33,8 @@ impl RsaKey {
         let public = pair.public_key();
         let spki: aws_lc_rs::encoding::PublicKeyX509Der<'_> = public.as_der().unwrap();
         let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let (n, e) = (number(public.modulus().big_endian_without_leading_zero()), number(public.exponent().big_endian_without_leading_zero()));
+        let (n, e) =
+            (number(public.modulus().big_endian_without_leading_zero()), number(public.exponent().big_endian_without_leading_zero()));
         RsaKey {
             kid,
             private_pem: pem("PRIVATE KEY", private.as_ref()),

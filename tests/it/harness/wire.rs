@@ -119,7 +119,8 @@ impl WireAnswer {
             Err(error) => return WireAnswer::failed(&error),
         };
         let (parts, mut body): (_, RecvStream) = response.into_parts();
-        let mut answer = WireAnswer { status: parts.status.as_u16(), headers: parts.headers, body: Vec::new(), trailers: None, error: None };
+        let mut answer =
+            WireAnswer { status: parts.status.as_u16(), headers: parts.headers, body: Vec::new(), trailers: None, error: None };
         while let Some(chunk) = body.data().await {
             match chunk {
                 Ok(chunk) => {
