@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod grpc;
+pub mod http2;
 pub mod identity;
 pub mod secret;
