@@ -4,4 +4,5 @@ pub mod authorization;
 pub mod config;
 pub mod grpc;
 pub mod identity;
+pub mod identity_headers;
 pub mod secret;
