@@ -1,7 +1,9 @@
 //! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
 
+pub mod authorization;
 pub mod config;
 pub mod grpc;
 pub mod http2;
 pub mod identity;
+pub mod identity_headers;
 pub mod secret;
