@@ -1,9 +1,15 @@
 //! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
 
-pub mod authorization;
-pub mod config;
+pub mod drain;
 pub mod grpc;
 pub mod http2;
 pub mod identity;
-pub mod identity_headers;
+pub mod readiness;
 pub mod secret;
+
+pub mod config;
+
+pub mod authorization;
+pub mod identity_headers;
+
+pub mod upstream;
