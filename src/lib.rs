@@ -6,3 +6,4 @@ pub mod grpc;
 pub mod identity;
 pub mod readiness;
 pub mod secret;
+pub mod telemetry;
