@@ -11,5 +11,12 @@ pub mod config;
 
 pub mod authorization;
 pub mod identity_headers;
+pub mod telemetry;
 
 pub mod upstream;
+
+pub mod refusal;
+
+pub mod proxy;
+
+pub mod listener;
