@@ -4,10 +4,11 @@
 //! A drain only ever goes forward, so two triggers (a preStop hook and SIGTERM, say) cannot undo each other. It works
 //! across threads and runtimes; asking whether calls are refused is one relaxed load, as every call asks it.
 
+use std::cell::Cell;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How far a drain has gone.
@@ -17,7 +18,8 @@ pub enum Phase {
     Serving,
     /// Not ready any more, still serving everything, until load balancers have noticed (`limits.drain_delay`).
     Announced,
-    /// The port closes, new calls are refused, calls in flight may take until the deadline (`limits.drain`).
+    /// The port closes and connections are told to go away; calls on them, also those sent before the client knew, may
+    /// take until the deadline (`limits.drain`).
     Draining {
         /// When what is left gets DRAINING.
         deadline: Instant,
@@ -57,7 +59,7 @@ impl DrainTrigger {
         self.advance(Phase::Announced)
     }
 
-    /// New calls are refused from now on; those in flight have until `deadline`. `false` when that was so already: the
+    /// Connections are told to go away from now on; calls on them have until `deadline`. `false` when that was so already: the
     /// first deadline holds.
     pub fn begin(&self, deadline: Instant) -> bool {
         self.advance(Phase::Draining { deadline })
@@ -73,7 +75,7 @@ impl DrainTrigger {
             let forward = to.rank() > phase.rank();
             if forward {
                 // Within the lock of the channel: nobody sees the phase and is still told that calls are served.
-                self.refusing.store(to.rank() >= 2, Ordering::Relaxed);
+                self.refusing.store(to.rank() >= 3, Ordering::Relaxed);
                 *phase = to;
             }
             forward
@@ -130,6 +132,29 @@ impl Drain {
     }
 }
 
+/// One thread's own sign that the drain is over: waiting for it costs a call no atomic that other threads share.
+#[derive(Debug, Default)]
+pub struct LocalEnd {
+    reached: Cell<bool>,
+    waiting: Notify,
+}
+
+impl LocalEnd {
+    /// Waits for the drain to be over and tells everyone on this thread; run by one task of it.
+    pub async fn follow(&self, mut drain: Drain) {
+        drain.over().await;
+        self.reached.set(true);
+        self.waiting.notify_waiters();
+    }
+
+    /// Waits until whatever is in flight on this thread has to end.
+    pub async fn reached(&self) {
+        if !self.reached.get() {
+            self.waiting.notified().await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +176,7 @@ mod tests {
         assert!(trigger.begin(first));
         assert!(!trigger.begin(first + Duration::from_secs(60)));
         assert!(!trigger.announce());
-        assert_eq!((drain.phase(), drain.is_refusing()), (Phase::Draining { deadline: first }, true));
+        assert_eq!((drain.phase(), drain.is_refusing()), (Phase::Draining { deadline: first }, false));
         assert!(trigger.finish());
         assert!(!trigger.begin(first));
         assert_eq!((drain.phase(), drain.is_refusing()), (Phase::Over, true));

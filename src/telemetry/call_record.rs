@@ -188,14 +188,14 @@ impl CallRecord {
         self.upstream_ended.set(Some(Instant::now()));
     }
 
-    /// Message bytes (DATA frames, without padding) that came from the client.
-    pub fn add_bytes_in(&self, count: usize) {
-        self.bytes_in.set(self.bytes_in.get() + count as u64);
+    /// Message bytes (DATA frames, without padding) that came from the client so far.
+    pub fn bytes_in(&self, count: u64) {
+        self.bytes_in.set(count);
     }
 
-    /// Message bytes that went to the client.
-    pub fn add_bytes_out(&self, count: usize) {
-        self.bytes_out.set(self.bytes_out.get() + count as u64);
+    /// Message bytes that went to the client so far.
+    pub fn bytes_out(&self, count: u64) {
+        self.bytes_out.set(count);
     }
 
     /// The call has ended, and this is the status the client was given.
@@ -408,9 +408,8 @@ mod tests {
         record.authenticated(AuthKind::JWT.and(AuthKind::API_KEY), &alice());
         record.authorized();
         record.upstream_started();
-        record.add_bytes_in(10);
-        record.add_bytes_in(5);
-        record.add_bytes_out(7);
+        record.bytes_in(15);
+        record.bytes_out(7);
         record.upstream_ended();
         fixture.counts("doorward_streams 1");
         record.finish(Code::Ok);

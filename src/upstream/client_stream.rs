@@ -62,6 +62,14 @@ impl ClientStream {
         }
     }
 
+    /// Ends an answer that is not gRPC with one line of text; `head` has been sent. Errors mean that the client is gone.
+    pub fn text(&mut self, line: &'static str) {
+        if let Reply::Begun(mut stream) = std::mem::replace(&mut self.reply, Reply::Over) {
+            let _ = stream.send_data(Bytes::from_static(line.as_bytes()), false);
+            let _ = stream.send_data(Bytes::from_static(b"\n"), true);
+        }
+    }
+
     /// Whether the head of the answer has been sent.
     pub fn has_begun(&self) -> bool {
         !matches!(self.reply, Reply::Awaited(_))

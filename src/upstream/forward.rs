@@ -7,11 +7,11 @@ use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
 use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Unacceptable};
+use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -29,8 +29,8 @@ pub struct Passage<'a> {
     pub scrub: &'a dyn Fn(&mut HeaderMap),
     /// When the call ends, whatever the upstream does.
     pub deadline: Option<Instant>,
-    /// Set to the moment the request head was handed to the upstream's connection.
-    pub sent: &'a Cell<Option<Instant>>,
+    /// Told when the request head went to the upstream.
+    pub record: &'a CallRecord,
 }
 
 /// The upstream's own answer has been passed on.
@@ -62,12 +62,7 @@ pub enum Ended {
 }
 
 /// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write.
-pub async fn forward(
-    permit: Permit,
-    passage: Passage<'_>,
-    request: Request<()>,
-    client: &mut ClientStream,
-) -> Result<Finished, Ended> {
+pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
     drop(permit);
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
@@ -134,7 +129,7 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool) -> Result
         }
     };
     let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
-    passage.sent.set(Some(Instant::now()));
+    passage.record.upstream_started();
     Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), _slot: slot })
 }
 
