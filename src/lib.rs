@@ -6,3 +6,4 @@ pub mod grpc;
 pub mod identity;
 pub mod identity_headers;
 pub mod secret;
+pub mod tls;
