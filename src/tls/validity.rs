@@ -78,7 +78,7 @@ impl<'a> Der<'a> {
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
             // No certificate is larger than three bytes of length can say.
-            0x81 | 0x82 | 0x83 => {
+            0x81..=0x83 => {
                 let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
                 (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
             }
