@@ -1,22 +1,10 @@
 //! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
 
-pub mod drain;
-pub mod grpc;
-pub mod http2;
-pub mod identity;
-pub mod readiness;
-pub mod secret;
-
-pub mod config;
-
+pub mod api_keys;
 pub mod authorization;
+pub mod config;
+pub mod grpc;
+pub mod identity;
 pub mod identity_headers;
-pub mod telemetry;
-
-pub mod upstream;
-
-pub mod refusal;
-
-pub mod proxy;
-
-pub mod listener;
+pub mod secret;
+pub mod tls;

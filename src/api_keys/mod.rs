@@ -1,0 +1,3 @@
+//! OUR KEYS: API keys that Doorward makes, their records and where these are kept.
+
+pub mod key;
