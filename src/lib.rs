@@ -4,6 +4,7 @@ pub mod config;
 pub mod drain;
 pub mod grpc;
 pub mod identity;
+pub mod operations;
 pub mod readiness;
 pub mod secret;
 pub mod telemetry;
