@@ -8,3 +8,4 @@ pub mod operations;
 pub mod readiness;
 pub mod secret;
 pub mod telemetry;
+pub mod upstream;

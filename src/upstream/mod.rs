@@ -1,0 +1,3 @@
+//! THE REAL SERVER: the service behind us.
+
+pub mod exposure;
