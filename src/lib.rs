@@ -1,10 +1,11 @@
 //! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
 
-pub mod api_keys;
-pub mod authorization;
 pub mod config;
+pub mod drain;
 pub mod grpc;
 pub mod identity;
-pub mod identity_headers;
+pub mod operations;
+pub mod readiness;
 pub mod secret;
-pub mod tls;
+pub mod telemetry;
+pub mod upstream;

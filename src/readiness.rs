@@ -7,8 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Whether one part is ready, or in words for the operator why it is not. Holds nothing secret.
-pub type Ready = Result<(), String>;
+/// What one part says of itself. Texts are for the operator and hold nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It works.
+    Ready,
+    /// It works, and there is something to know: a new configuration was refused, the old one stays in force.
+    Remark(String),
+    /// It does not work, for this reason.
+    NotReady(String),
+}
 
 /// The set of guards. Clones share it.
 #[derive(Clone, Debug)]
@@ -22,12 +30,12 @@ struct State {
     next: u64,
     /// By the order of registration. Not by name: during a reload the old and the new generation may both hold a guard
     /// for the same part.
-    guards: BTreeMap<u64, (String, Ready)>,
+    guards: BTreeMap<u64, (String, Status)>,
 }
 
 impl State {
     fn is_ready(&self) -> bool {
-        self.started && self.guards.values().all(|(_, ready)| ready.is_ok())
+        self.started && self.guards.values().all(|(_, status)| !matches!(status, Status::NotReady(_)))
     }
 }
 
@@ -59,7 +67,7 @@ impl Readiness {
         self.state.send_modify(|state| {
             id = state.next;
             state.next += 1;
-            state.guards.insert(id, (name.into(), Err("not ready yet".to_owned())));
+            state.guards.insert(id, (name.into(), Status::NotReady("not ready yet".to_owned())));
         });
         ReadinessGuard { state: self.state.clone(), id }
     }
@@ -70,7 +78,7 @@ impl Readiness {
     }
 
     /// Every part, in the order of registration.
-    pub fn status(&self) -> Vec<(String, Ready)> {
+    pub fn status(&self) -> Vec<(String, Status)> {
         self.state.borrow().guards.values().cloned().collect()
     }
 
@@ -90,18 +98,23 @@ pub struct ReadinessGuard {
 impl ReadinessGuard {
     /// The part works.
     pub fn ready(&self) {
-        self.set(Ok(()));
+        self.set(Status::Ready);
+    }
+
+    /// The part works, and the operator should know this about it.
+    pub fn remark(&self, text: impl Into<String>) {
+        self.set(Status::Remark(text.into()));
     }
 
     /// The part does not work (any more); `reason` is shown to operators.
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.set(Err(reason.into()));
+        self.set(Status::NotReady(reason.into()));
     }
 
-    fn set(&self, ready: Ready) {
+    fn set(&self, status: Status) {
         self.state.send_if_modified(|state| match state.guards.get_mut(&self.id) {
-            Some((_, current)) if *current != ready => {
-                *current = ready;
+            Some((_, current)) if *current != status => {
+                *current = status;
                 true
             }
             _ => false,
@@ -153,10 +166,11 @@ mod tests {
         assert!(readiness.is_ready());
         upstream.not_ready("connection refused");
         assert!(!readiness.is_ready());
-        assert_eq!(
-            readiness.status(),
-            [("keys of corporate".to_owned(), Ok(())), ("upstream".to_owned(), Err("connection refused".to_owned()))]
-        );
+        let status = [("keys of corporate", Status::Ready), ("upstream", Status::NotReady("connection refused".into()))];
+        assert_eq!(readiness.status(), status.map(|(name, status)| (name.to_owned(), status)));
+        upstream.remark("slow");
+        assert!(readiness.is_ready(), "a remark is no refusal");
+        upstream.not_ready("gone");
         drop(upstream);
         assert!(readiness.is_ready(), "a dropped guard is asked no more");
         assert!(readiness.is_started());

@@ -522,6 +522,27 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_documented_and_nothing_else() {
+        let mut fixture = Fixture::new(true);
+        let mut record = fixture.begin();
+        record.method(&MethodPath::parse("/api.Users/Get").unwrap());
+        record.user_agent(&HeaderValue::from_static("a"));
+        record.traceparent(&HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        record.route(&fixture.routes, 0);
+        record.authenticated(AuthKind::JWT, &alice());
+        record.audited("METHOD_NOT_ALLOWED", None);
+        record.upstream_started();
+        record.refused("DEADLINE", Some("after 1 s".into()));
+        record.finish(Code::DeadlineExceeded);
+        let written: Vec<String> = fixture.lines()[0].as_object().unwrap().keys().cloned().collect();
+        let rows = include_str!("../../docs/access-log.md").lines().filter(|line| line.starts_with("| `"));
+        let names = rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','));
+        let mut documented: Vec<String> = names.map(|name| name.trim().trim_matches('`').to_owned()).collect();
+        documented.sort();
+        assert_eq!(written, documented);
+    }
+
+    #[test]
     fn a_call_nobody_finishes_was_cancelled_or_panicked() {
         let mut fixture = Fixture::new(false);
         drop(fixture.begin());

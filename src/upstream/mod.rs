@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! THE REAL SERVER: connections to it, and one call's bytes there and back. Nothing gets here without a
 //! [`crate::authorization::Permit`].
 
@@ -10,3 +11,8 @@ pub use client_stream::ClientStream;
 pub use connect::{Connector, Unreachable};
 pub use forward::{Ended, Finished, Passage, forward};
 pub use pool::Pool;
+=======
+//! THE REAL SERVER: the service behind us.
+
+pub mod exposure;
+>>>>>>> ops
