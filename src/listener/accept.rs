@@ -31,12 +31,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the drain closes the port, which dropping `listener` does. At most `most` connections at a time.
-pub async fn accept(listener: TcpListener, workers: Workers, most: usize, mut drain: Drain, metrics: Arc<Metrics>) {
+/// Accepts until the drain closes the port, which dropping `listener` does, and gives the workers back. At most `most`
+/// connections at a time.
+pub async fn accept(listener: TcpListener, workers: Workers, most: usize, mut drain: Drain, metrics: Arc<Metrics>) -> Workers {
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain.draining() => return,
+            _ = drain.draining() => return workers,
             accepted = listener.accept() => accepted,
         };
         match accepted {
