@@ -1,1 +1,1 @@
-//! STUB
+//! `doorward explain`: STUB
