@@ -1,0 +1,63 @@
+//! Verdicts about credentials that have verified, kept so that a warm call costs one digest and one look-up.
+//!
+//! A verdict is asked again at each use whether it still holds; it cannot outlive the configuration generation because
+//! the cache belongs to it. Refusals are not kept: they cost who is refused, and must end when their reason ends.
+
+use super::Caller;
+use super::provider::Validity;
+use crate::api_keys::Record;
+use crate::secret::Digest;
+use moka::sync::Cache;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What all verdicts may weigh together.
+const MOST_BYTES: u64 = 32 << 20;
+/// What one verdict weighs at least: ten thousand of them fill the cache.
+const LIGHTEST: usize = (MOST_BYTES / 10_000) as usize;
+
+/// A verdict and what it rests on.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) caller: Arc<Caller>,
+    pub(super) token: Option<Validity>,
+    pub(super) api_key: Option<Arc<Record>>,
+}
+
+impl Verdict {
+    fn holds_at(&self, now: SystemTime) -> bool {
+        self.token.as_ref().is_none_or(|token| token.holds_at(super::unix_seconds(now)))
+            && self.api_key.as_ref().is_none_or(|record| record.check(now).is_ok())
+    }
+
+    /// About what it takes of memory: texts, list entries, and the headers once more.
+    fn weight(&self) -> u32 {
+        let identity = &self.caller.identity;
+        let texts = [&identity.user_id, &identity.user_email, &identity.user_name, &identity.client_id];
+        let text_bytes: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let entries =
+            identity.roles.len() + identity.permissions.len() + self.caller.grants.roles().len() + self.caller.grants.permissions().len();
+        let bytes = 2048 + 2 * text_bytes + 64 * entries;
+        u32::try_from(bytes.max(LIGHTEST)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Verdicts by the digest of everything that was presented.
+#[derive(Debug)]
+pub(super) struct Verdicts(Cache<Digest, Arc<Verdict>>);
+
+impl Verdicts {
+    pub(super) fn new() -> Verdicts {
+        Verdicts(Cache::builder().max_capacity(MOST_BYTES).weigher(|_, verdict: &Arc<Verdict>| verdict.weight()).build())
+    }
+
+    /// The caller of these credentials, if a verdict is there and still holds.
+    pub(super) fn caller(&self, credentials: &Digest, now: SystemTime) -> Option<Arc<Caller>> {
+        let verdict = self.0.get(credentials)?;
+        verdict.holds_at(now).then(|| verdict.caller.clone())
+    }
+
+    pub(super) fn keep(&self, credentials: Digest, verdict: Verdict) {
+        self.0.insert(credentials, Arc::new(verdict));
+    }
+}

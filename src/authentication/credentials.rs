@@ -1,0 +1,142 @@
+//! What a request presents: at most one bearer token (RFC 6750 §2.1) and one API key, taken from the fields as they are.
+//!
+//! Only the form of the fields is judged here; two of a kind are refused rather than one of them chosen, since the
+//! upstream or a log might choose the other.
+
+use super::failure::{Failure, FailureKind};
+use crate::secret::Digest;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+/// The credentials of one request, not yet verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Credentials<'r> {
+    pub(super) token: Option<&'r str>,
+    pub(super) api_key: Option<&'r [u8]>,
+}
+
+impl<'r> Credentials<'r> {
+    /// Reads `authorization` and, where API keys are configured, their field.
+    pub(super) fn read(request: &'r HeaderMap, api_key_header: Option<&HeaderName>) -> Result<Credentials<'r>, Failure> {
+        let token = only(request, &AUTHORIZATION, "authorization")?.map(bearer_token).transpose()?;
+        let api_key = match api_key_header {
+            Some(header) => only(request, header, "API-key")?.map(HeaderValue::as_bytes),
+            None => None,
+        };
+        if api_key.is_some_and(<[u8]>::is_empty) {
+            return Err(Failure::new(FailureKind::CredentialsMalformed, "the API-key field is empty"));
+        }
+        Ok(Credentials { token, api_key })
+    }
+
+    /// What the verdict is cached under: every byte that was presented, and as what. `None` without any credential.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match (self.token, self.api_key) {
+            (None, None) => None,
+            (Some(token), None) => Some(Digest::of_parts(&[b"token\0", token.as_bytes()])),
+            (None, Some(key)) => Some(Digest::of_parts(&[b"key\0", key])),
+            (Some(token), Some(key)) => {
+                let (token, key) = (Digest::of(token.as_bytes()), Digest::of(key));
+                Some(Digest::of_parts(&[b"both\0", token.as_bytes(), key.as_bytes()]))
+            }
+        }
+    }
+}
+
+fn only<'r>(request: &'r HeaderMap, header: &HeaderName, called: &str) -> Result<Option<&'r HeaderValue>, Failure> {
+    let mut values = request.get_all(header).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        _ => Err(Failure::new(FailureKind::CredentialsAmbiguous, format!("more than one {called} field"))),
+    }
+}
+
+/// The scheme `Bearer` in any case, one or more spaces, one token of visible ASCII.
+fn bearer_token(value: &HeaderValue) -> Result<&str, Failure> {
+    let parsed = value.to_str().ok().and_then(|text| {
+        let (scheme, rest) = text.split_once(' ')?;
+        let token = rest.trim_start_matches(' ');
+        let whole = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        (scheme.eq_ignore_ascii_case("bearer") && whole).then_some(token)
+    });
+    parsed.ok_or_else(|| Failure::new(FailureKind::CredentialsMalformed, "the authorization field is not `Bearer` and one token"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+    fn request(fields: &[(&'static str, &[u8])]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())).collect()
+    }
+
+    fn kind(fields: &[(&'static str, &[u8])]) -> FailureKind {
+        Credentials::read(&request(fields), Some(&KEY)).unwrap_err().kind
+    }
+
+    #[test]
+    fn one_token_and_one_key_are_read() {
+        for field in ["Bearer a.b.c", "bearer a.b.c", "BEARER    a.b.c"] {
+            let request = request(&[("authorization", field.as_bytes()), ("x-api-key", b"k\xff")]);
+            let read = Credentials::read(&request, Some(&KEY)).unwrap();
+            assert_eq!(read, Credentials { token: Some("a.b.c"), api_key: Some(b"k\xff") });
+            // Without configured API keys the field is none of our business.
+            assert_eq!(Credentials::read(&request, None).unwrap().api_key, None);
+        }
+        assert_eq!(Credentials::read(&HeaderMap::new(), Some(&KEY)).unwrap(), Credentials::default());
+    }
+
+    #[test]
+    fn two_of_a_kind_are_ambiguous_even_when_equal() {
+        assert_eq!(kind(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")]), FailureKind::CredentialsAmbiguous);
+        assert_eq!(kind(&[("x-api-key", b"a"), ("x-api-key", b"a")]), FailureKind::CredentialsAmbiguous);
+        assert_eq!(kind(&[("authorization", b"Bearer a"), ("authorization", b"Basic x")]), FailureKind::CredentialsAmbiguous);
+    }
+
+    #[test]
+    fn another_form_is_malformed() {
+        let bad: [&[u8]; 14] = [
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearer   ",
+            b"a.b.c",
+            b"Basic dTpw",
+            b"Bearer a b",
+            b"Bearer a ",
+            b"Bearer\ta",
+            b"Bearer a\tb",
+            b" Bearer a",
+            b"Bearera",
+            b"Bearer \xff",
+            b"Bearer, Bearer a",
+        ];
+        for bad in bad {
+            assert_eq!(kind(&[("authorization", bad)]), FailureKind::CredentialsMalformed, "{bad:?}");
+        }
+        assert_eq!(kind(&[("x-api-key", b"")]), FailureKind::CredentialsMalformed);
+    }
+
+    #[test]
+    fn digests_tell_apart_what_was_presented_as_what() {
+        let of = |token, api_key: Option<&'static [u8]>| Credentials { token, api_key }.digest();
+        let all = [of(Some("a"), None), of(None, Some(b"a")), of(Some("a"), Some(b"a")), of(Some("aa"), None), of(Some("a"), Some(b"b"))];
+        for (index, one) in all.iter().enumerate() {
+            assert!(one.is_some() && all[..index].iter().all(|other| other != one));
+        }
+        assert_eq!(of(None, None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_value_panics_and_what_is_read_is_one_word(value in proptest::collection::vec(0u8.., 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value)
+                && let Ok(token) = bearer_token(&value)
+            {
+                prop_assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Why a call was not authenticated: a kind for the client and the metrics, and words for the operator.
+
+use std::sync::Arc;
+
+/// What was wrong; each is one reason of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the interface's own
+pub enum FailureKind {
+    CredentialsMissing,
+    CredentialsAmbiguous,
+    CredentialsMalformed,
+    TokenMalformed,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenIssuer,
+    TokenAudience,
+    TokenSignature,
+    TokenKeyUnknown,
+    TokenAlgorithm,
+    TokenClaim,
+    CredentialsRevoked,
+    ApiKeyUnknown,
+    ApiKeyExpired,
+    KeysUnavailable,
+}
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was wrong.
+    pub kind: FailureKind,
+    /// The provider the token belongs to, when it was found.
+    pub provider: Option<Arc<str>>,
+    /// The record of the API key, when it was found.
+    pub api_key_id: Option<Arc<str>>,
+    /// For the operator: which check failed. Holds words of the configuration and of this program, never bytes of the client.
+    pub detail: String,
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, detail: impl Into<String>) -> Failure {
+        Failure { kind, provider: None, api_key_id: None, detail: detail.into() }
+    }
+
+    pub(super) fn of_provider(self, name: &Arc<str>) -> Failure {
+        Failure { provider: Some(name.clone()), ..self }
+    }
+}

@@ -1,0 +1,160 @@
+//! A provider's keys: a JWK set (RFC 7517) reduced to those that may verify tokens, or the one key of a file.
+//!
+//! One strange key does not lose the set: what is weak, private, symmetric where it must not be, for another use or of
+//! an unknown kind is left out, with the reason for the operator.
+
+use super::algorithm;
+use super::verification_key::VerificationKey;
+use crate::config::Algorithm;
+use crate::secret::Digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Keys of a set that are looked at.
+const MOST_KEYS: usize = 100;
+/// Keys tried for one token: each try costs a signature check, and who sends the token chooses how many fit.
+const MOST_TRIES: usize = 16;
+
+/// Keys to verify tokens with. Never empty.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<VerificationKey>,
+    /// The one key of a file has no `kid`; a token's is then not looked at.
+    any_id: bool,
+    /// Different for every set ever made, so that a cached verdict knows whether it has seen this one.
+    version: u64,
+}
+
+/// Whether a set may hold shared secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Symmetric {
+    /// From a file of ours.
+    Accepted,
+    /// From a URL: a secret that is published is none.
+    Ignored,
+}
+
+impl KeySet {
+    /// The one key of a file.
+    pub(super) fn single(key: VerificationKey) -> KeySet {
+        KeySet { keys: vec![key], any_id: true, version: next_version() }
+    }
+
+    /// The usable keys of a JWK set and, for each other one, why it is left out. Usable is what fits one of `algorithms`.
+    pub(super) fn parse(json: &[u8], symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<(KeySet, Vec<String>), Unusable> {
+        let document: Document = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
+        let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        for (index, jwk) in document.keys.iter().take(MOST_KEYS).enumerate() {
+            match usable(jwk, symmetric, algorithms) {
+                Ok(key) => keys.push(key),
+                Err(reason) => left_out.push(format!("key {index} is ignored: {reason}")),
+            }
+        }
+        if document.keys.len() > MOST_KEYS {
+            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
+        }
+        if keys.is_empty() {
+            return Err(Unusable::NoKey(left_out));
+        }
+        Ok((KeySet { keys, any_id: false, version: next_version() }, left_out))
+    }
+
+    /// The keys a token of this `alg` and `kid` may have been signed with: of that id where it names one, else any that fits.
+    pub(super) fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &VerificationKey> {
+        let id = id.filter(|_| !self.any_id);
+        let named = move |key: &&VerificationKey| id.is_none() || key.id.as_deref() == id;
+        self.keys.iter().filter(named).filter(move |key| key.fits(algorithm)).take(MOST_TRIES)
+    }
+
+    /// Whether a key seen earlier is still there for this algorithm.
+    pub(super) fn holds(&self, thumbprint: Digest, algorithm: Algorithm) -> bool {
+        self.keys.iter().any(|key| key.thumbprint() == thumbprint && key.fits(algorithm))
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+/// Why a document gives no key set.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// Not JSON with a list `keys`.
+    Malformed,
+    /// Not one usable key; why each was left out.
+    NoKey(Vec<String>),
+}
+
+fn next_version() -> u64 {
+    static VERSIONS: AtomicU64 = AtomicU64::new(1);
+    VERSIONS.fetch_add(1, Ordering::Relaxed)
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+fn usable(jwk: &Value, symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<VerificationKey, &'static str> {
+    let Value::Object(jwk) = jwk else { return Err("not an object") };
+    // A private key that anybody can read signs for anybody. (An `oct` key has no `d`.)
+    if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|member| jwk.contains_key(*member)) {
+        return Err("it is a private key");
+    }
+    if text(jwk, "use")?.is_some_and(|usage| usage != "sig") {
+        return Err("its `use` is not sig");
+    }
+    match jwk.get("key_ops") {
+        None => {}
+        Some(Value::Array(operations)) if operations.iter().any(|operation| operation == "verify") => {}
+        Some(_) => return Err("its `key_ops` do not have verify"),
+    }
+    let bound_to = match text(jwk, "alg")? {
+        None => None,
+        // RFC 9864 renames EdDSA with this curve.
+        Some("Ed25519") => Some(Algorithm::EdDSA),
+        Some(name) => Some(algorithm::by_name(name).ok_or("its `alg` is not a supported signature algorithm")?),
+    };
+    let key = match text(jwk, "kty")? {
+        Some("RSA") => VerificationKey::rsa(&bytes(jwk, "n")?, &bytes(jwk, "e")?)?,
+        Some("EC") => ec(jwk)?,
+        Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => VerificationKey::ed25519(&bytes(jwk, "x")?)?,
+        Some("oct") if symmetric == Symmetric::Accepted => VerificationKey::secret(&bytes(jwk, "k")?)?,
+        Some("oct") => return Err("a symmetric key in a published set"),
+        _ => return Err("its `kty` or `crv` is not supported"),
+    };
+    let key = key.named(text(jwk, "kid")?.map(str::to_owned), bound_to);
+    if !algorithms.iter().any(|algorithm| key.fits(*algorithm)) {
+        return Err("it fits none of the provider's algorithms");
+    }
+    Ok(key)
+}
+
+fn ec(jwk: &Map<String, Value>) -> Result<VerificationKey, &'static str> {
+    let size = match text(jwk, "crv")? {
+        Some("P-256") => 32,
+        Some("P-384") => 48,
+        _ => return Err("its `crv` is not supported"),
+    };
+    let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
+    if x.len() != size || y.len() != size {
+        return Err("its coordinates do not have the length of its curve");
+    }
+    VerificationKey::ec(&[&[4], x.as_slice(), y.as_slice()].concat())
+}
+
+fn text<'j>(jwk: &'j Map<String, Value>, member: &str) -> Result<Option<&'j str>, &'static str> {
+    match jwk.get(member) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err("a member that should be text is not"),
+    }
+}
+
+fn bytes(jwk: &Map<String, Value>, member: &str) -> Result<Vec<u8>, &'static str> {
+    let text = text(jwk, member)?.ok_or("a member that its kind needs is missing")?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member that should be base64url is not")
+}

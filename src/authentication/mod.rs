@@ -1,0 +1,299 @@
+//! WHO IS CALLING: the credentials of a request, verified, as an `Identity`.
+//!
+//! `Authenticator::authenticate` is one authentication from start to finish. What is presented is read in `credentials`;
+//! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
+//! `claims`); an API key is looked up in the room `api_keys`; what verified is kept in `cache`.
+
+mod algorithm;
+mod cache;
+mod claims;
+mod credentials;
+mod failure;
+mod google;
+mod jwks;
+mod jwks_fetch;
+mod jws;
+mod provider;
+mod remote_key_set;
+#[cfg(test)]
+mod tests;
+mod verification_key;
+mod weak_keys;
+
+pub use failure::{Failure, FailureKind};
+pub use jwks_fetch::FetchOutcome;
+pub use remote_key_set::RemoteKeySet;
+
+use crate::api_keys::{ApiKeys, Record, Refused};
+use crate::authorization::{Grants, Policy};
+use crate::config::{self, ClaimPath, Mode, Position, Problems};
+use crate::identity::Identity;
+use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
+use cache::{Verdict, Verdicts};
+use credentials::Credentials;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use jws::Jws;
+use provider::{Provider, VerifiedToken};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What `from` and the metrics call an API key.
+const API_KEYS: &str = "api_keys";
+/// Undefined roles named in the one warning about them.
+const NAMED_ROLES: usize = 10;
+
+/// A verified caller and what every call of it needs, computed once for its credentials.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it holds.
+    pub grants: Grants,
+    /// What the upstream is told.
+    pub headers: RenderedHeaders,
+}
+
+/// The result of an authentication that refused nothing.
+#[derive(Debug)]
+pub struct Authenticated {
+    /// `None`: anonymous.
+    pub caller: Option<Arc<Caller>>,
+    /// Whether the verdict was at hand.
+    pub cache: CacheOutcome,
+}
+
+/// How the cache of verified credentials served a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// The verdict was there and still held.
+    Hit,
+    /// The credentials had to be verified.
+    Miss,
+    /// There was nothing to verify.
+    Unused,
+}
+
+/// Authenticates calls; one for each configuration generation, shared by all workers.
+#[derive(Debug)]
+pub struct Authenticator {
+    mode: Mode,
+    providers: Providers,
+    api_keys: ApiKeys,
+    api_key_header: Option<HeaderName>,
+    policy: Arc<Policy>,
+    headers: Arc<IdentityHeaders>,
+    verdicts: Verdicts,
+}
+
+impl Authenticator {
+    /// Builds it from the configuration; `claim_headers` are the claims that the upstream is told. Keys that are files
+    /// are parsed, key sets behind URLs not yet fetched. Everything that is wrong is added to `problems`; with an error
+    /// among them the result must not be used.
+    pub fn load(
+        config: &config::Authentication,
+        claim_headers: &[ClaimPath],
+        policy: Arc<Policy>,
+        headers: Arc<IdentityHeaders>,
+        problems: &mut Problems,
+    ) -> Authenticator {
+        let forwarded: Arc<[Arc<str>]> = claim_headers.iter().map(|path| Arc::from(path.0.as_str())).collect();
+        let api_keys = config.api_keys.as_ref().map(|keys| ApiKeys::load(keys, problems)).unwrap_or_default();
+        if let Some(file) = config.api_keys.as_ref().and_then(|keys| keys.file.as_ref()) {
+            warn_of_undefined_roles(&api_keys, &policy, &file.at, problems);
+        }
+        Authenticator {
+            mode: config.mode,
+            providers: Providers::load(config, &forwarded, problems),
+            api_keys,
+            api_key_header: config.api_keys.as_ref().map(|keys| keys.header.clone()),
+            policy,
+            headers,
+            verdicts: Verdicts::new(),
+        }
+    }
+
+    /// Takes over the key sets that `previous` has fetched from the same sources: a reload during an outage of a key
+    /// server loses nothing. Before the new sets' tasks are started.
+    pub fn adopt_key_sets(&self, previous: &Authenticator) {
+        for set in self.key_sets() {
+            for previous in previous.key_sets() {
+                set.adopt(previous);
+            }
+        }
+    }
+
+    /// Who is calling. Waits only while a key set has never been had, or for the one fetch that an unknown key is worth.
+    ///
+    /// # Errors
+    /// A credential that is present and does not verify, or none where one is needed. The future may be dropped.
+    pub async fn authenticate(&self, request: &HeaderMap, now: SystemTime) -> Result<Authenticated, Failure> {
+        if self.mode == Mode::Disabled {
+            return Ok(Authenticated { caller: None, cache: CacheOutcome::Unused });
+        }
+        let presented = Credentials::read(request, self.api_key_header.as_ref())?;
+        let Some(digest) = presented.digest() else {
+            return match self.mode {
+                Mode::Required => Err(Failure::new(FailureKind::CredentialsMissing, "no credential was presented")),
+                Mode::Optional | Mode::Disabled => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
+            };
+        };
+        if let Some(caller) = self.verdicts.caller(&digest, now) {
+            return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
+        }
+        let verdict = self.verify(&presented, now).await?;
+        let caller = verdict.caller.clone();
+        self.verdicts.keep(digest, verdict);
+        Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
+    }
+
+    /// The key sets behind URLs: `run` of each belongs on the control runtime.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<RemoteKeySet>> {
+        self.providers.list.iter().filter_map(|provider| provider.remote_keys())
+    }
+
+    /// The ids of all API keys, for metrics labels.
+    pub fn api_key_ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.api_keys.records().map(|record| &record.id)
+    }
+
+    /// Removes every field that credentials are read from.
+    pub fn remove_credentials(&self, headers: &mut HeaderMap) {
+        headers.remove(AUTHORIZATION);
+        if let Some(header) = &self.api_key_header {
+            headers.remove(header);
+        }
+    }
+
+    /// Everything that is presented must verify; nothing makes up for something that does not.
+    async fn verify(&self, presented: &Credentials<'_>, now: SystemTime) -> Result<Verdict, Failure> {
+        let record = presented.api_key.map(|key| self.verify_api_key(key, now)).transpose()?;
+        let token = match presented.token {
+            Some(token) => Some(self.verify_token(token, now).await?),
+            None => None,
+        };
+        let (identity, validity) = match token {
+            Some(VerifiedToken { identity, validity }) => (identity, Some(validity)),
+            None => (Identity::default(), None),
+        };
+        let identity = match &record {
+            Some(record) => with_api_key(identity, record, presented.token.is_none()),
+            None => identity,
+        };
+        let caller = Arc::new(self.caller(identity)?);
+        Ok(Verdict { caller, token: validity, api_key: record })
+    }
+
+    async fn verify_token(&self, token: &str, now: SystemTime) -> Result<VerifiedToken, Failure> {
+        let token = Jws::parse(token)?;
+        let provider = self.providers.of(&token)?;
+        provider.verify(&token, unix_seconds(now)).await
+    }
+
+    fn verify_api_key(&self, key: &[u8], now: SystemTime) -> Result<Arc<Record>, Failure> {
+        let Some(record) = self.api_keys.find(key) else {
+            return Err(Failure::new(FailureKind::ApiKeyUnknown, "no API key has this SHA-256"));
+        };
+        let (kind, detail) = match record.check(now) {
+            Ok(()) => return Ok(record.clone()),
+            Err(Refused::Revoked) => (FailureKind::CredentialsRevoked, "the API key is revoked"),
+            Err(Refused::Expired) => (FailureKind::ApiKeyExpired, "the API key has expired"),
+        };
+        Err(Failure { api_key_id: Some(record.id.clone()), ..Failure::new(kind, detail) })
+    }
+
+    fn caller(&self, identity: Identity) -> Result<Caller, Failure> {
+        let grants = self.policy.grants(&identity);
+        match self.headers.render(&identity, &grants) {
+            Ok(headers) => Ok(Caller { identity, grants, headers }),
+            Err(_) => Err(Failure {
+                provider: identity.provider,
+                api_key_id: identity.api_key_id,
+                ..Failure::new(FailureKind::TokenClaim, "the identity needs more than 4 KiB of headers")
+            }),
+        }
+    }
+}
+
+/// The token's user stays the user; the client is the key's; what both may do is united.
+fn with_api_key(mut identity: Identity, record: &Record, alone: bool) -> Identity {
+    if alone {
+        identity.user_id.clone_from(&record.user_id);
+    }
+    identity.client_id = Some(record.client_id.clone());
+    identity.roles.extend(record.roles.iter().cloned());
+    identity.permissions.extend(record.permissions.iter().cloned());
+    identity.api_key_id = Some(record.id.clone());
+    identity.presented.push(API_KEYS.into());
+    identity
+}
+
+/// Seconds of Unix time as claims count them.
+fn unix_seconds(now: SystemTime) -> f64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// The token providers, found by issuer.
+#[derive(Debug, Default)]
+struct Providers {
+    list: Vec<Arc<Provider>>,
+    by_issuer: HashMap<String, Arc<Provider>>,
+    without_issuer: Option<Arc<Provider>>,
+}
+
+impl Providers {
+    fn load(config: &config::Authentication, forwarded: &Arc<[Arc<str>]>, problems: &mut Problems) -> Providers {
+        let mut providers = Providers::default();
+        for jwt in &config.jwt {
+            if let Some(provider) = Provider::load(jwt, forwarded, problems) {
+                providers.add(Arc::new(provider), jwt.issuer.iter().map(String::as_str), &jwt.at, problems);
+            }
+        }
+        if let Some(google) = &config.google {
+            providers.add(Arc::new(Provider::google(google, forwarded)), google::ISSUERS.into_iter(), &google.at, problems);
+        }
+        providers
+    }
+
+    fn add<'i>(&mut self, provider: Arc<Provider>, issuers: impl Iterator<Item = &'i str>, at: &Position, problems: &mut Problems) {
+        let mut named = false;
+        for issuer in issuers {
+            named = true;
+            if self.by_issuer.insert(issuer.to_owned(), provider.clone()).is_some() {
+                problems.error(at, format!("another provider has the issuer {issuer} already"));
+            }
+        }
+        if !named && self.without_issuer.replace(provider.clone()).is_some() {
+            problems.error(at, "another provider has insecure_no_issuer already");
+        }
+        self.list.push(provider);
+    }
+
+    /// The issuer decides, byte for byte; a token that has one never goes to the provider of those without.
+    fn of(&self, token: &Jws<'_>) -> Result<&Arc<Provider>, Failure> {
+        match token.claims.get("iss") {
+            Some(Value::String(issuer)) => {
+                let known = self.by_issuer.get(issuer);
+                known.ok_or_else(|| Failure::new(FailureKind::TokenIssuer, "no provider has the token's issuer"))
+            }
+            Some(_) => Err(claims::claim_failure("the claim iss is not a string")),
+            None => self.without_issuer.as_ref().ok_or_else(|| claims::claim_failure("the claim iss is missing")),
+        }
+    }
+}
+
+/// A role without a definition gives nothing; in a key's record that is most likely a slip.
+fn warn_of_undefined_roles(api_keys: &ApiKeys, policy: &Policy, at: &Position, problems: &mut Problems) {
+    let used: BTreeSet<&Arc<str>> = api_keys.records().flat_map(|record| &record.roles).collect();
+    let defined = |role: &Arc<str>| {
+        let identity = Identity { roles: vec![role.clone()], ..Identity::default() };
+        policy.grants(&identity).roles().contains(role)
+    };
+    let undefined: Vec<&str> = used.into_iter().filter(|role| !defined(role)).map(|role| &**role).collect();
+    if !undefined.is_empty() {
+        let named = undefined.iter().take(NAMED_ROLES).copied().collect::<Vec<_>>().join(", ");
+        let rest = if undefined.len() > NAMED_ROLES { " and more" } else { "" };
+        problems.warning(at, format!("API keys have roles that authorization.roles does not define: {named}{rest}"));
+    }
+}

@@ -1,0 +1,203 @@
+//! One provider of tokens: its keys, its algorithms, its checks, in the order that tells an attacker least.
+
+use super::algorithm;
+use super::claims::Rules;
+use super::failure::{Failure, FailureKind};
+use super::google::{self, Accounts};
+use super::jwks::{KeySet, Symmetric, Unusable};
+use super::jws::Jws;
+use super::remote_key_set::RemoteKeySet;
+use super::verification_key::VerificationKey;
+use crate::config::{self, Algorithm, Google, InputFile, JwtProvider, KeySource, Problems};
+use crate::identity::Identity;
+use crate::secret::Digest;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A provider of the configuration, or Google.
+#[derive(Debug)]
+pub(super) struct Provider {
+    pub(super) name: Arc<str>,
+    algorithms: Vec<Algorithm>,
+    keys: Keys,
+    rules: Rules,
+    google: Option<Accounts>,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Fixed(Arc<KeySet>),
+    Remote(Arc<RemoteKeySet>),
+}
+
+/// A verified token.
+#[derive(Debug)]
+pub(super) struct VerifiedToken {
+    pub(super) identity: Identity,
+    pub(super) validity: Validity,
+}
+
+/// What a verdict about a token rests on, asked again whenever it is taken from the cache.
+#[derive(Debug)]
+pub(super) struct Validity {
+    provider: Arc<Provider>,
+    /// Seconds of Unix time, with leeway.
+    until: f64,
+    algorithm: Algorithm,
+    key: Digest,
+    /// The key set in which the key was last seen.
+    seen_in: AtomicU64,
+}
+
+impl Provider {
+    /// `None` after an error in `problems`.
+    pub(super) fn load(config: &JwtProvider, forwarded: &Arc<[Arc<str>]>, problems: &mut Problems) -> Option<Provider> {
+        let name: Arc<str> = config.name.as_str().into();
+        let keys = match &config.keys {
+            KeySource::Remote(remote) => {
+                let set = RemoteKeySet::new(name.clone(), remote, config.issuer.clone(), &config.algorithms, config.readiness_required);
+                Keys::Remote(Arc::new(set))
+            }
+            KeySource::JwksFile(file) => Keys::Fixed(Arc::new(jwks_file(file, &config.algorithms, problems)?)),
+            KeySource::PublicKeyFile(file) => {
+                let at = &file.at;
+                let key = VerificationKey::pem(file.content.expose());
+                let key = key.map_err(|reason| problems.error(at, format!("{}: {reason}", file.path.display()))).ok()?;
+                Keys::Fixed(Arc::new(single(key, config, at, problems)?))
+            }
+            KeySource::Secret { at, secret } => {
+                let key = VerificationKey::secret(secret.expose()).map_err(|reason| problems.error(at, reason)).ok()?;
+                Keys::Fixed(Arc::new(single(key, config, at, problems)?))
+            }
+        };
+        let rules = Rules {
+            audiences: config.audiences.clone(),
+            insecure_no_audience: config.insecure_no_audience,
+            leeway: config.leeway,
+            token_types: config.token_types.clone(),
+            max_lifetime: config.max_lifetime,
+            issued_at_required: false,
+            required_claims: config.required_claims.clone(),
+            names: config.claims.clone(),
+            trust: config.trust.clone(),
+            forwarded: forwarded.clone(),
+        };
+        Some(Provider { name, algorithms: config.algorithms.clone(), keys, rules, google: None })
+    }
+
+    /// Google.
+    pub(super) fn google(config: &Google, forwarded: &Arc<[Arc<str>]>) -> Provider {
+        let name: Arc<str> = google::NAME.into();
+        let issuer = google::ISSUERS.first().map(|issuer| (*issuer).to_owned());
+        let set = RemoteKeySet::new(name.clone(), &config.keys, issuer, &google::ALGORITHMS, true);
+        Provider {
+            name,
+            algorithms: google::ALGORITHMS.to_vec(),
+            keys: Keys::Remote(Arc::new(set)),
+            rules: google::rules(config, forwarded.clone()),
+            google: Some(Accounts::new(config)),
+        }
+    }
+
+    pub(super) fn remote_keys(&self) -> Option<&Arc<RemoteKeySet>> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Remote(set) => Some(set),
+        }
+    }
+
+    /// Algorithm, key, signature, and only then claims: who cannot sign learns nothing about what is asked of claims.
+    pub(super) async fn verify(self: &Arc<Self>, token: &Jws<'_>, now: f64) -> Result<VerifiedToken, Failure> {
+        self.verify_token(token, now).await.map_err(|failure| failure.of_provider(&self.name))
+    }
+
+    async fn verify_token(self: &Arc<Self>, token: &Jws<'_>, now: f64) -> Result<VerifiedToken, Failure> {
+        let algorithm = self.algorithm(token)?;
+        let keys = self.keys_for(token, algorithm).await?;
+        let mut candidates = keys.candidates(algorithm, token.key_id.as_deref()).peekable();
+        if candidates.peek().is_none() {
+            return Err(Failure::new(FailureKind::TokenKeyUnknown, "no key of the token's kid, type and algorithm"));
+        }
+        let key = candidates.find(|key| key.verify(algorithm, token.signed, token.signature));
+        let key = key.ok_or_else(|| Failure::new(FailureKind::TokenSignature, "the signature is not of the key it names"))?;
+        let until = self.rules.check(token.token_type.as_deref(), &token.claims, now)?;
+        let identity = self.rules.identity(&self.name, &token.claims)?;
+        if let Some(accounts) = &self.google {
+            accounts.check(&token.claims, identity.user_email.as_deref())?;
+        }
+        let seen_in = AtomicU64::new(keys.version());
+        let validity = Validity { provider: self.clone(), until, algorithm, key: key.thumbprint(), seen_in };
+        Ok(VerifiedToken { identity, validity })
+    }
+
+    fn algorithm(&self, token: &Jws<'_>) -> Result<Algorithm, Failure> {
+        let listed = algorithm::by_name(&token.algorithm).filter(|algorithm| self.algorithms.contains(algorithm));
+        listed.ok_or_else(|| Failure::new(FailureKind::TokenAlgorithm, format!("alg is none of {}", algorithm::names(&self.algorithms))))
+    }
+
+    async fn keys_for(&self, token: &Jws<'_>, algorithm: Algorithm) -> Result<Arc<KeySet>, Failure> {
+        match &self.keys {
+            Keys::Fixed(keys) => Ok(keys.clone()),
+            Keys::Remote(set) => {
+                let knows = |keys: &KeySet| keys.candidates(algorithm, token.key_id.as_deref()).next().is_some();
+                let keys = set.keys(knows).await;
+                keys.map_err(|_| Failure::new(FailureKind::KeysUnavailable, "the provider's key set cannot be had right now"))
+            }
+        }
+    }
+}
+
+impl Validity {
+    /// Whether the verdict still holds: the token has not expired and its key has not been withdrawn.
+    pub(super) fn holds_at(&self, now: f64) -> bool {
+        now < self.until && self.key_is_current()
+    }
+
+    fn key_is_current(&self) -> bool {
+        let Keys::Remote(set) = &self.provider.keys else { return true };
+        let seen_in = self.seen_in.load(Ordering::Relaxed);
+        set.with_current(|keys| {
+            let current = keys.version() == seen_in || keys.holds(self.key, self.algorithm);
+            if current {
+                self.seen_in.store(keys.version(), Ordering::Relaxed);
+            }
+            current
+        })
+    }
+}
+
+fn jwks_file(file: &InputFile, algorithms: &[Algorithm], problems: &mut Problems) -> Option<KeySet> {
+    let path = file.path.display();
+    match KeySet::parse(file.content.expose(), Symmetric::Accepted, algorithms) {
+        Ok((keys, left_out)) => {
+            for reason in left_out {
+                problems.warning(&file.at, format!("{path}: {reason}"));
+            }
+            Some(keys)
+        }
+        Err(Unusable::Malformed) => {
+            problems.error(&file.at, format!("{path}: not a JWK set: expected JSON with a list `keys`"));
+            None
+        }
+        Err(Unusable::NoKey(reasons)) => {
+            problems.error(&file.at, format!("{path}: no usable key: {}", reasons.join("; ")));
+            None
+        }
+    }
+}
+
+/// A key of a file must serve every listed algorithm of its kind, and at least one.
+fn single(key: VerificationKey, config: &JwtProvider, at: &config::Position, problems: &mut Problems) -> Option<KeySet> {
+    use Algorithm::{HS256, HS384, HS512};
+    let unfit = |algorithm: &&Algorithm| !key.fits(**algorithm);
+    let is_hs = |algorithm: &&Algorithm| matches!(algorithm, HS256 | HS384 | HS512);
+    if config.algorithms.iter().all(|algorithm| !key.fits(*algorithm)) {
+        problems.error(at, format!("the key fits none of the algorithms {}", algorithm::names(&config.algorithms)));
+        return None;
+    }
+    if let Some(algorithm) = config.algorithms.iter().filter(is_hs).find(unfit) {
+        problems.error(at, format!("the key cannot be used with {}: a secret must be as long as the hash", algorithm::name(*algorithm)));
+        return None;
+    }
+    Some(KeySet::single(key))
+}

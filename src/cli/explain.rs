@@ -1,0 +1,1 @@
+//! `doorward explain`: STUB
