@@ -194,14 +194,7 @@ async fn a_reset_by_the_client_reaches_the_upstream_as_cancel() {
     let mut wire = Wire::connect(&doorward).await;
     let (_answer, mut stream) = wire.open(request("/demo.v1.Echo/Bidi", &[("authorization", &bearer(json!({})))])).await.unwrap();
     stream.send_data(message(b"x"), false).unwrap();
-    tokio::task::yield_now().await;
-    tokio::time::timeout(PATIENCE, async {
-        while upstream.seen().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .unwrap();
+    upstream.reached(1).await;
     let cancelled = Instant::now();
     stream.send_reset(Reason::CANCEL);
     let (reason, at) = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE).unwrap()).await.unwrap();
@@ -272,7 +265,7 @@ async fn sixteen_stalled_uploads_do_not_hold_up_another_call() {
         let (_answer, mut stream) = wire.open(request("/demo.v1.Echo/Deaf", &[("authorization", &authorization)])).await.unwrap();
         // As much as every window on the way takes: twenty megabytes fit nowhere.
         stream.send_data(Bytes::from(vec![0; 20 << 20]), false).unwrap();
-        upstream.nth(number);
+        upstream.reached(number).await;
         stalled.push(stream);
     }
     let answer = wire.call(request("/demo.v1.Echo/Unary", &[("authorization", &authorization)])).await;

@@ -16,6 +16,7 @@ import threading
 import time
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -97,8 +98,9 @@ def perform(channel, call):
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info):
                 result |= {"reason": info.reason, "domain": info.domain, "error_metadata": dict(info.metadata)}
-    except ValueError as error:
-        result["reason"] = f"status and details disagree: {error}"
+    except (ValueError, DecodeError):
+        # Details of the service's own making need not be a google.rpc.Status that agrees with the status.
+        pass
     return result
 
 

@@ -7,7 +7,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Runs one command of the binary to its end, with `input` on standard input.
 pub fn command(arguments: &[&str], input: &str) -> Output {
@@ -28,17 +30,19 @@ pub struct Doorward {
     pub traffic: SocketAddr,
     pub operations: SocketAddr,
     pub ca: PathBuf,
+    /// The site's files stay for as long as anything runs on them.
+    _files: Arc<TempDir>,
 }
 
 impl Doorward {
     #[track_caller]
-    pub fn start(configuration: &Path, ca: PathBuf) -> Doorward {
+    pub fn start(configuration: &Path, ca: PathBuf, files: Arc<TempDir>) -> Doorward {
         let mut process = Process::spawn(
             Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1"),
         );
         let traffic = process.find("traffic port", |p| &p.stderr, |line| bound(line, "(traffic)"));
         let operations = process.find("operations port", |p| &p.stderr, |line| bound(line, "(operations)"));
-        Doorward { process, traffic, operations, ca }
+        Doorward { process, traffic, operations, ca, _files: files }
     }
 
     /// `localhost:PORT`, as a gRPC client wants it.

@@ -1,6 +1,6 @@
 //! A service on the `h2` crate that behaves as badly as a test asks, and keeps what it saw, exactly.
 
-use super::eventually;
+use super::{PATIENCE, eventually};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 
@@ -142,6 +143,15 @@ impl RawUpstream {
     #[track_caller]
     pub fn nth(&self, count: usize) -> Seen {
         eventually("a request at the service", || self.seen().get(count - 1).cloned())
+    }
+
+    /// Waits for `count` requests while the test's own connections go on.
+    pub async fn reached(&self, count: usize) {
+        let started = Instant::now();
+        while self.seen().len() < count {
+            assert!(started.elapsed() < PATIENCE, "{} of {count} requests at the service", self.seen().len());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub fn stop(&mut self) {

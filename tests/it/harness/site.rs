@@ -2,15 +2,18 @@
 
 use super::{Doorward, token};
 use aws_lc_rs::digest;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A valid key of the standard site: client `analytics-service`, user `svc-analytics`, role viewer, permission reports:read.
 pub const API_KEY: &str = "key-of-the-analytics-service";
 
 pub struct Site {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -18,9 +21,10 @@ impl Site {
     /// `ca.pem`, `tls.crt`, `tls.key` (for localhost and 127.0.0.1), `hmac.secret`, `api-keys.yaml`, `rsa.pub`.
     pub fn new() -> Site {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "CA of the tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let site = Site { dir: tempfile::tempdir().unwrap(), ca };
+        let site = Site { dir: Arc::new(tempfile::tempdir().unwrap()), ca };
         site.write("ca.pem", site.ca.pem());
         site.certificate("tls", &["localhost", "127.0.0.1"]);
         site.write("hmac.secret", token::SECRET);
@@ -36,13 +40,17 @@ impl Site {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
+        // As an operator keeps secrets; others may not read them.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path
     }
 
     /// `<name>.crt` and `<name>.key`, signed by this site's CA.
     pub fn certificate(&self, name: &str, hosts: &[&str]) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        // Its own name: OpenSSL takes a certificate named like its issuer for a self-signed one.
+        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         self.write(&format!("{name}.crt"), certificate.pem());
         self.write(&format!("{name}.key"), key.serialize_pem());
@@ -59,7 +67,7 @@ impl Site {
     /// Runs Doorward and waits only until its ports are bound.
     #[track_caller]
     pub fn start_unready(&self, yaml: &str) -> Doorward {
-        Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"))
+        Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"), self.dir.clone())
     }
 }
 
