@@ -140,7 +140,9 @@ impl Drop for Doorward {
         if !std::thread::panicking() {
             assert!(!stderr.contains("panicked at"), "a panic in doorward:\n{stderr}");
         } else {
-            eprintln!("--- doorward's stderr:\n{stderr}\n--- its access log:\n{}", self.process.stdout.text());
+            let lines = self.process.stdout.all();
+            let last = lines[lines.len().saturating_sub(20)..].join("\n");
+            eprintln!("--- doorward's stderr:\n{stderr}\n--- the end of its access log, of {} lines:\n{last}", lines.len());
         }
     }
 }
