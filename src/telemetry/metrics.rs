@@ -284,7 +284,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.key_set_age.with_label_values(&["removed by a reload"]).set(1.0);
         metrics.at_scrape(|metrics| metrics.key_set_age.with_label_values(&["corporate"]).set(1.5));
-        metrics.key_set_fetched("corporate", "success");
+        metrics.key_set_fetches("corporate", "success", 1);
         let text = metrics.render();
         assert!(text.contains("doorward_key_set_age_seconds{provider=\"corporate\"} 1.5\n"));
         assert!(text.contains("doorward_key_set_fetches_total{outcome=\"success\",provider=\"corporate\"} 1\n"));
