@@ -155,6 +155,31 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     Ok(())
 }
 
+/// Fetches key sets for as long as the process runs, and lets readiness wait for those that are required.
+fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics: &Metrics) {
+    let sets: Vec<_> = authenticator.key_sets().cloned().collect();
+    for set in &sets {
+        tokio::spawn(set.clone().run());
+        if set.readiness_required() {
+            let (set, guard) = (set.clone(), readiness.guard(format!("key set {}", set.name())));
+            guard.not_ready("no key set has been had yet");
+            tokio::spawn(async move {
+                set.first_had().await;
+                guard.ready();
+                std::future::pending::<()>().await; // a guard that is dropped is no part any more
+            });
+        }
+    }
+    metrics.at_scrape(move |metrics| {
+        for set in &sets {
+            if let Some(age) = set.age() {
+                metrics.key_set_age.with_label_values(&[&**set.name()]).set(age.as_secs_f64());
+            }
+            set.fetches().for_each(|(outcome, total)| metrics.key_set_fetches(set.name(), outcome.label(), total));
+        }
+    });
+}
+
 /// From serving to exit. The port is open and every call served until the drain begins; a second signal ends at once.
 async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
     let mut accepting = pin!(accepting);

@@ -3,14 +3,15 @@
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
-use crate::authentication::{Authenticated, Authenticator, Failure};
+use crate::authentication::{self, Authenticated, Authenticator, Failure};
 use crate::authorization::{Permit, Policy};
 use crate::drain::{Drain, LocalEnd};
 use crate::grpc::{Code, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, Unacceptable};
+use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
 use crate::refusal::{Refusal, Status};
-use crate::telemetry::{CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
+use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
 use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -239,11 +240,25 @@ async fn authenticate(
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
-    let verdict = generation.authenticator.authenticate(headers, SystemTime::now());
+    let authenticator = &generation.authenticator;
+    let verdict = authenticator.authenticate(headers, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,
     };
+    let token_cache = &generation.telemetry.metrics.token_cache;
+    match &verdict {
+        Ok(Authenticated { caller: Some(caller), cache }) => {
+            record.authenticated(authenticator.presented(headers), &caller.identity);
+            match cache {
+                authentication::CacheOutcome::Hit => token_cache.inc(CacheOutcome::Hit),
+                authentication::CacheOutcome::Miss => token_cache.inc(CacheOutcome::Miss),
+                authentication::CacheOutcome::Unused => {}
+            }
+        }
+        Ok(Authenticated { caller: None, .. }) => record.authenticated(AuthKind::NONE, &Identity::default()),
+        Err(failure) => record.presented(authenticator.presented(headers), failure.provider.as_ref()),
+    }
     Ok(verdict)
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Far above any configuration, key set or certificate chain; below what would hurt.
-const LARGEST: u64 = 16 << 20;
+const LARGEST: u64 = 256 << 20;
 
 /// Whether others may read a file without harm.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) fn read_bounded(input: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 16 MiB"));
+        return Err(io::Error::other("it is larger than 256 MiB"));
     }
     Ok(bytes)
 }

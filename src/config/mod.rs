@@ -11,6 +11,8 @@ mod nearest;
 mod node;
 mod resolve;
 mod section;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use error::{Position, Problem, Problems, Severity};
@@ -72,6 +74,7 @@ pub struct Listen {
 
 /// What protects the traffic port.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of it
 pub enum Transport {
     /// We terminate TLS.
     Tls(ListenTls),

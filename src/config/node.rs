@@ -65,23 +65,31 @@ pub(super) fn parse(text: &str, source: usize) -> Result<Node, SyntaxError> {
     let budget = Cell::new(MOST_NODES);
     let mut node = NodeSeed { source, budget: &budget, inside: false }
         .deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| syntax_error(&error))?;
+        .map_err(|error| syntax_error(&error, text))?;
     settle(&mut node, Mark { source, line: 1, column: 1 });
     Ok(node)
 }
 
-fn syntax_error(error: &serde_yaml::Error) -> SyntaxError {
+fn syntax_error(error: &serde_yaml::Error, source: &str) -> SyntaxError {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let text = error.to_string();
     // These quote the value they are about, which may be a secret.
     let message = if text.contains("invalid value:") {
         BAD_TAG.to_owned()
     } else if text.contains("more than one document") {
-        "more than one YAML document (`---`); a file holds one".to_owned()
+        let message = "more than one YAML document (`---`); a file holds one".to_owned();
+        return SyntaxError { line: second_document(source), column: 1, message };
     } else {
         format!("not valid YAML: {}", text.split(" at line ").next().unwrap_or_default())
     };
     SyntaxError { line, column, message }
+}
+
+/// The line of the `---` that begins the second document: the first one after some content.
+fn second_document(text: &str) -> usize {
+    let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']) && !line.starts_with("---");
+    let content = text.lines().position(is_content).unwrap_or(0);
+    text.lines().enumerate().skip(content).find(|(_, line)| line.starts_with("---")).map_or(1, |(i, _)| i + 1)
 }
 
 /// Gives an empty collection, which has no scalar to take a position from, the one of what surrounds it.
@@ -325,7 +333,7 @@ mod tests {
             ("a: b: c", (1, 5), "mapping values are not allowed"),
             ("a: 1\n\tb: 2", (2, 1), "not valid YAML"),
             ("a: *nowhere", (1, 4), "unknown anchor"),
-            ("a: 1\n---\nb: 2", (0, 0), "more than one YAML document"),
+            ("a: 1\n---\nb: 2", (2, 1), "more than one YAML document"),
             ("a: !!int hunter2", (1, 4), "does not fit its !tag"),
             ("a: !secret hunter2", (1, 4), "!tag has no meaning"),
             ("[a]: 1", (1, 1), "expected a name as key"),

@@ -213,7 +213,7 @@ impl<'a> Field<'a> {
     /// One of some words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-        let expected = names.join(" or ");
+        let expected = if names.len() > 2 { format!("one of {}", names.join(", ")) } else { names.join(" or ") };
         match &self.node?.value {
             Value::Text(text) => {
                 let found = words.iter().find(|(name, _)| name == text).map(|(_, value)| *value);
@@ -223,7 +223,9 @@ impl<'a> Field<'a> {
                 found
             }
             _ => {
-                self.wrong(&expected, self.word_hint(&expected));
+                let found = self.found();
+                let only_quotes_miss = names.iter().any(|name| found.strip_prefix("the number ") == Some(name));
+                self.wrong(&expected, if only_quotes_miss { "put it in quotes" } else { self.word_hint(&expected) });
                 None
             }
         }

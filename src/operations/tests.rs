@@ -194,6 +194,8 @@ async fn a_watch_sees_each_change_once() {
     let guard = port.readiness.guard("keys");
     assert_eq!(call.message().await.unwrap(), NOT_SERVING);
     guard.not_ready("still not");
+    // A round trip, in which the watch has its turn.
+    port.http("GET /livez").await;
     guard.ready();
     assert_eq!(call.message().await.unwrap(), SERVING);
     port.trigger.announce();

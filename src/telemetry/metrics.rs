@@ -142,9 +142,10 @@ impl Metrics {
         self.at_scrape.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collect));
     }
 
-    /// A fetch of `provider`'s key set ended; `outcome` is `success` or the kind of failure in one word.
-    pub fn key_set_fetched(&self, provider: &str, outcome: &'static str) {
-        self.key_set_fetches.with_label_values(&[provider, outcome]).inc();
+    /// So many fetches of `provider`'s key set have ended with `outcome`: `success` or the kind of failure in one word.
+    pub fn key_set_fetches(&self, provider: &str, outcome: &'static str, total: u64) {
+        let counter = self.key_set_fetches.with_label_values(&[provider, outcome]);
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 
     /// The text format of Prometheus, version 0.0.4.
@@ -283,7 +284,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.key_set_age.with_label_values(&["removed by a reload"]).set(1.0);
         metrics.at_scrape(|metrics| metrics.key_set_age.with_label_values(&["corporate"]).set(1.5));
-        metrics.key_set_fetched("corporate", "success");
+        metrics.key_set_fetches("corporate", "success", 1);
         let text = metrics.render();
         assert!(text.contains("doorward_key_set_age_seconds{provider=\"corporate\"} 1.5\n"));
         assert!(text.contains("doorward_key_set_fetches_total{outcome=\"success\",provider=\"corporate\"} 1\n"));

@@ -161,12 +161,13 @@ mod tests {
     #[test]
     fn unimplemented_is_ready_and_not_serving_is_not() {
         let status = |code: &'static str| HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
-        let ready = |head: &HeaderMap, trailers, answer| matches!(verdict(head, trailers, answer), Health::Serving);
+        let ready =
+            |head: &HeaderMap, trailers: Option<HeaderMap>, answer| matches!(verdict(head, trailers.as_ref(), answer), Health::Serving);
         let none = HeaderMap::new();
         assert!(ready(&status("12"), None, b""));
-        assert!(ready(&none, Some(&status("0")), b"\0\0\0\0\x02\x08\x01"));
-        assert!(!ready(&none, Some(&status("0")), b"\0\0\0\0\x02\x08\x02"));
-        assert!(!ready(&none, Some(&status("5")), b""));
+        assert!(ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x01"));
+        assert!(!ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x02"));
+        assert!(!ready(&none, Some(status("5")), b""));
         assert!(!ready(&none, None, b""));
     }
 }

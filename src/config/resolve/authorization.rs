@@ -6,7 +6,7 @@ use crate::config::node::Value;
 use crate::config::section::Field;
 use crate::config::{Assignment, Authorization, DefaultRule, MethodRule, Mode, Role, Rule};
 use crate::identity::Permission;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 const A_PERMISSION: &str = "a permission such as users:read";
 const A_RULE: &str = "authenticated, anyone, a permission, a list of permissions, or a mapping of any_of, all_of and from";
@@ -40,9 +40,9 @@ pub(super) fn authorization(field: &Field, authentication: &Resolved) -> Authori
 }
 
 /// The roles that could be read, and the names of all: those with a problem are defined too.
-fn roles<'a>(field: &Field<'a>) -> (Vec<Role>, HashSet<&'a str>) {
+fn roles<'a>(field: &Field<'a>) -> (Vec<Role>, BTreeSet<&'a str>) {
     let mut roles = Vec::new();
-    let mut defined = HashSet::new();
+    let mut defined = BTreeSet::new();
     for (name, field) in field.entries("a mapping of role: [permissions]") {
         if name.is_empty() || name == "*" {
             field.error("this cannot be the name of a role, expected a word");
@@ -56,7 +56,7 @@ fn roles<'a>(field: &Field<'a>) -> (Vec<Role>, HashSet<&'a str>) {
     (roles, defined)
 }
 
-fn assignments(field: &Field, defined: &HashSet<&str>) -> Vec<Assignment> {
+fn assignments(field: &Field, defined: &BTreeSet<&str>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for (subject, field) in field.entries("a mapping of name: [roles]") {
         if subject.is_empty() {
@@ -69,15 +69,23 @@ fn assignments(field: &Field, defined: &HashSet<&str>) -> Vec<Assignment> {
             if defined.contains(role) {
                 roles.push(role.to_owned());
             } else {
-                item.error(format!(
-                    "the role {role:?} is not defined, expected one of authorization.roles{}",
-                    did_you_mean(role, defined.iter().copied())
-                ));
+                let names = defined.iter().copied().collect::<Vec<_>>();
+                let expected = one_of(&names, "role of authorization.roles");
+                item.error(format!("the role {role:?} is not defined, expected {expected}{}", did_you_mean(role, names)));
             }
         }
         assignments.push(Assignment { subject: subject.to_owned(), roles, at: field.position() });
     }
     assignments
+}
+
+/// The names there are, when they are few.
+fn one_of(names: &[&str], what: &str) -> String {
+    match names.len() {
+        0 => format!("a {what}, and there is none"),
+        1..=20 => format!("one of {}", names.join(", ")),
+        _ => format!("a {what}"),
+    }
 }
 
 fn permission(field: &Field) -> Option<Permission> {
@@ -172,11 +180,7 @@ impl Rules<'_> {
         for item in field.some_items("a list of at least one credential's name")? {
             let Some(name) = item.text("the name of a credential") else { continue };
             if !names.contains(&name) {
-                let expected = if names.is_empty() {
-                    "a configured one, and there is none".to_owned()
-                } else {
-                    format!("one of {}", names.join(", "))
-                };
+                let expected = one_of(&names, "configured credential");
                 item.error(format!(
                     "the credential {name:?} is not configured, expected {expected}{}",
                     did_you_mean(name, names.iter().copied())

@@ -46,7 +46,8 @@ pub(super) fn identity_headers(field: &Field) -> IdentityHeaders {
     for (claim, field) in section.field("claims").entries("a mapping of claim: header") {
         if claim.is_empty() {
             field.error("found an empty claim name, expected the path of a claim");
-        } else if let Some(name) = field.parse(A_HEADER, header_name)
+        } else if let Some(name) =
+            field.parse(A_HEADER, |text| if text == "none" { Err("leave the claim out instead") } else { header_name(text) })
             && taken.claim(&field, &name)
         {
             headers.claims.push((ClaimPath(claim.to_owned()), name));

@@ -42,12 +42,21 @@ fn listen_tls(field: &Field) -> Option<ListenTls> {
 }
 
 pub(super) fn operations(field: &Field, listen: &Listen) -> SocketAddr {
-    let Some(mut section) = field.section() else { return DEFAULT_OPERATIONS };
-    let address = section.field("address");
-    let operations = address.parse(AN_ADDRESS, socket_address).unwrap_or(DEFAULT_OPERATIONS);
-    if operations == listen.address && operations.port() != 0 {
-        address.error("this is listen.address too; the operations port needs one of its own");
+    let mut address = field.clone();
+    let mut operations = DEFAULT_OPERATIONS;
+    if let Some(mut section) = field.section() {
+        address = section.field("address");
+        operations = address.parse(AN_ADDRESS, socket_address).unwrap_or(operations);
+        section.finish();
     }
-    section.finish();
+    if collide(operations, listen.address) {
+        address.error(format!("{operations} collides with listen.address, expected a port of its own"));
+    }
     operations
+}
+
+/// Whether only one of the two can be bound; `[::]` takes both families.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
 }
