@@ -47,7 +47,7 @@ enum Command {
 }
 
 /// Where the configuration is.
-#[derive(Args)]
+#[derive(Args, Debug)]
 struct Files {
     /// A YAML file; `-` reads standard input. Repeated: the files together are one configuration
     #[arg(long = "config", value_name = "FILE", required = true)]

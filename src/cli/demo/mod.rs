@@ -1,2 +1,4 @@
 //! stub
-pub(super) fn demo() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+pub(super) fn demo() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

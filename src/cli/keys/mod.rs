@@ -37,7 +37,7 @@ pub(super) enum Command {
     Hash,
 }
 
-#[derive(Args)]
+#[derive(Args, Debug)]
 #[command(group(ArgGroup::new("expiry").required(true).args(["expires", "never_expires"])))]
 pub(super) struct Create {
     #[command(flatten)]
@@ -72,6 +72,7 @@ pub(super) struct Create {
 }
 
 /// Why a command failed: the exit code, and the words for it.
+#[derive(Debug)]
 struct Failure(u8, String);
 
 pub(super) fn keys(command: Command) -> ExitCode {
@@ -79,7 +80,7 @@ pub(super) fn keys(command: Command) -> ExitCode {
         Command::Create(arguments) => create(&arguments),
         Command::Hash => hash(io::stdin().lock()),
     };
-    match done {
+    match done.and_then(|line| print(&line)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(code, message)) => {
             eprintln!("error: {message}");
@@ -88,7 +89,8 @@ pub(super) fn keys(command: Command) -> ExitCode {
     }
 }
 
-fn create(arguments: &Create) -> Result<(), Failure> {
+/// The new key, whose record is in the file or on stderr.
+fn create(arguments: &Create) -> Result<String, Failure> {
     let config = configuration(&arguments.files.config)?;
     let mut problems = Problems::default();
     let Some(file) = config.authentication.api_keys.as_ref().and_then(|keys| KeyFile::read(keys, &mut problems)) else {
@@ -110,7 +112,7 @@ fn create(arguments: &Create) -> Result<(), Failure> {
         }
     }
     eprintln!("the key, shown this once:");
-    print(key.text())
+    Ok(key.text().to_owned())
 }
 
 impl Create {
@@ -155,7 +157,8 @@ fn check_roles(roles: &[Arc<str>], defined: &[Role]) -> Result<(), Failure> {
     Err(Failure(USAGE, format!("--role: authorization.roles does not define {unknown:?}, but {defined}")))
 }
 
-fn hash(input: impl Read) -> Result<(), Failure> {
+/// The hash of the key that `input` holds.
+fn hash(input: impl Read) -> Result<String, Failure> {
     let mut key = Vec::new();
     let read = input.take(LONGEST_KEY as u64 + 2).read_to_end(&mut key);
     read.map_err(|error| Failure(FAILED, format!("standard input cannot be read: {error}")))?;
@@ -171,7 +174,7 @@ fn hash(input: impl Read) -> Result<(), Failure> {
     }
     let sha256 = Digest::of(key).hex();
     eprintln!("its record, to be completed and pasted below `keys:` of the key file:\n\n{}", stub(&sha256));
-    print(&sha256)
+    Ok(sha256)
 }
 
 /// RFC 9110 §5.5: a field value.
