@@ -1,9 +1,10 @@
 //! OUR KEYS: the API keys that Doorward itself knows, found by the SHA-256 of what a caller presents.
 //!
-//! `record` is what is known of one key, `file` reads records from YAML. Nothing here holds a key in the clear, but for
+//! `key` is the text form of those we make, `record` is what is known of one key, `file` reads records from YAML. Nothing here holds a key in the clear, but for
 //! the development key while the configuration is loaded.
 
 mod file;
+pub mod key;
 mod record;
 mod yaml;
 

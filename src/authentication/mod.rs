@@ -31,6 +31,7 @@ use crate::authorization::{Grants, Policy};
 use crate::config::{self, ClaimPath, Mode, Position, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
+use crate::telemetry::AuthKind;
 use cache::{Verdict, Verdicts};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
@@ -153,6 +154,23 @@ impl Authenticator {
     /// The key sets behind URLs: `run` of each belongs on the control runtime.
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<RemoteKeySet>> {
         self.providers.list.iter().filter_map(|provider| provider.remote_keys())
+    }
+
+    /// The names of the token providers, `google` included, for metrics labels.
+    pub fn provider_names(&self) -> Vec<Arc<str>> {
+        self.providers.list.iter().map(|provider| provider.name.clone()).collect()
+    }
+
+    /// Which kinds of credentials a request holds, verified or not: for the record of a refusal.
+    pub fn presented(&self, request: &HeaderMap) -> AuthKind {
+        let mut kind = AuthKind::NONE;
+        if request.contains_key(AUTHORIZATION) {
+            kind = kind.and(AuthKind::JWT);
+        }
+        if self.api_key_header.as_ref().is_some_and(|header| request.contains_key(header)) {
+            kind = kind.and(AuthKind::API_KEY);
+        }
+        kind
     }
 
     /// The ids of all API keys, for metrics labels.

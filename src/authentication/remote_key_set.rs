@@ -100,6 +100,12 @@ impl RemoteKeySet {
         self.progress.borrow().ever_succeeded
     }
 
+    /// Waits until a set has been had once.
+    pub async fn first_had(&self) {
+        // The sender lives as long as `self`: the wait cannot fail.
+        let _ = self.progress.subscribe().wait_for(|progress| progress.ever_succeeded).await;
+    }
+
     /// Time since the set in use was fetched; `None` without one.
     pub fn age(&self) -> Option<Duration> {
         self.current.load().as_ref().map(|current| current.fetched.elapsed())

@@ -1,34 +1,13 @@
-//! MAY THEY: a stand-in with the signatures that authentication needs.
+//! MAY THEY: who may call which method, compiled once a configuration generation from roles, assignments and rules.
+//!
+//! [`Policy::route`] finds the rule of a method, [`Policy::grants`] works out what a caller holds (once a verified
+//! credential), [`Policy::authorize`] compares the two and gives a [`Permit`], without which nothing is forwarded.
 
-use crate::identity::{Identity, Permission};
-use std::sync::Arc;
+mod decision;
+mod explain;
+mod matcher;
+mod permissions;
+mod policy;
 
-/// The rules.
-#[derive(Debug, Default)]
-pub struct Policy;
-
-/// What a caller holds.
-#[derive(Debug, Clone, Default)]
-pub struct Grants {
-    roles: Arc<[Arc<str>]>,
-    permissions: Arc<[Permission]>,
-}
-
-impl Policy {
-    /// What `identity` holds.
-    pub fn grants(&self, identity: &Identity) -> Grants {
-        Grants { roles: identity.roles.clone().into(), permissions: identity.permissions.clone().into() }
-    }
-}
-
-impl Grants {
-    /// Effective roles.
-    pub fn roles(&self) -> &[Arc<str>] {
-        &self.roles
-    }
-
-    /// Effective permissions.
-    pub fn permissions(&self) -> &[Permission] {
-        &self.permissions
-    }
-}
+pub use decision::{Denied, Permit};
+pub use policy::{Grants, Policy, Route, RouteLabels};

@@ -81,6 +81,12 @@ impl Problems {
         self.0.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Puts them into the order of the files, each from top to bottom.
+    pub(super) fn sort_by_file(&mut self, files: &[Arc<str>]) {
+        let place = |at: &Position| (files.iter().position(|file| *file == at.file), at.line, at.column);
+        self.0.sort_by_key(|problem| place(&problem.at));
+    }
+
     /// All of them, in the order they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()

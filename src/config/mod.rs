@@ -4,8 +4,19 @@
 //! may still complain about. How they are made is in `resolve`; durations, sizes and their like in `values`.
 
 mod error;
+mod files;
+mod load;
+mod merge;
+mod nearest;
+mod node;
+mod resolve;
+mod section;
+#[cfg(test)]
+mod tests;
+mod values;
 
 pub use error::{Position, Problem, Problems, Severity};
+pub use load::{Loaded, Source, Surroundings, load, load_from};
 
 use crate::grpc::MethodPattern;
 use crate::identity::Permission;
@@ -47,7 +58,8 @@ pub struct InputFile {
     pub at: Position,
     /// Absolute, or relative to the working directory.
     pub path: PathBuf,
-    /// What it holds. `Secret` so that a `Debug` of the configuration shows no private key.
+    /// What it holds. `Secret` so that a `Debug` of the configuration shows no private key. Empty only when the file
+    /// could not be used, which is reported already: then there is nothing to add.
     pub content: Secret,
 }
 
@@ -62,6 +74,7 @@ pub struct Listen {
 
 /// What protects the traffic port.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of it
 pub enum Transport {
     /// We terminate TLS.
     Tls(ListenTls),

@@ -1,0 +1,299 @@
+//! Wiring: a configuration in, rooms joined, sockets bound, run, drain, exit.
+//!
+//! Fail before bind; bind everything before serving anything. One control thread (this one) does everything that is
+//! nobody's call: accepting, key sets, the operations port, signals; `workers` threads carry calls.
+
+use crate::authentication::Authenticator;
+use crate::authorization::Policy;
+use crate::config::{Config, Limits, Problems, Transport, Upstream, UpstreamAddress};
+use crate::drain::{Drain, DrainTrigger, LocalEnd, drain};
+use crate::http2::HeaderLimits;
+use crate::identity_headers::IdentityHeaders;
+use crate::listener::{self, Door, Worker, Workers};
+use crate::operations::{self, Operations};
+use crate::proxy::{Generation, Proxy};
+use crate::readiness::Readiness;
+use crate::telemetry::{AccessLog, Metrics, RequestIds, RouteMetrics, Telemetry};
+use crate::upstream::{Connector, Pool, watch_health};
+use crate::tls;
+use arc_swap::ArcSwap;
+use http::uri::{Authority, Scheme};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+/// The rooms of one configuration, made and checked, before anything is bound.
+pub struct Assembly {
+    /// Who is calling.
+    pub authenticator: Authenticator,
+    /// May they.
+    pub policy: Arc<Policy>,
+    /// What the upstream is told.
+    pub identity_headers: Arc<IdentityHeaders>,
+    door: Door,
+    connector: Connector,
+    upstream_scheme: Scheme,
+    upstream_authority: Authority,
+}
+
+/// Makes every room of the configuration; what is wrong with the files it names is added to `problems`. `None` when there
+/// are errors, of this or of an earlier stage.
+pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
+    let policy = Arc::new(Policy::compile(&config.authorization, config.authentication.mode, &config.authentication.public_methods));
+    let identity_headers = Arc::new(IdentityHeaders::compile(&config.identity_headers));
+    let claims: Vec<_> = config.identity_headers.claims.iter().map(|(claim, _)| claim.clone()).collect();
+    let authenticator = Authenticator::load(&config.authentication, &claims, policy.clone(), identity_headers.clone(), problems);
+    let server_tls = match &config.listen.transport {
+        Transport::Tls(listen) => tls::server_config(listen, problems),
+        Transport::InsecurePlaintext => None,
+    };
+    let upstream = &config.upstream;
+    let client_tls = upstream.tls.as_ref().and_then(|tls| tls::client_config(tls, &upstream.at, problems));
+    let upstream_authority = upstream_authority(upstream, problems);
+    if problems.has_errors() {
+        return None;
+    }
+    Some(Assembly {
+        authenticator,
+        policy,
+        identity_headers,
+        door: Door::new(server_tls, &config.limits),
+        upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
+        connector: Connector::new(upstream, client_tls, config.limits.header_bytes),
+        upstream_authority: upstream_authority?,
+    })
+}
+
+/// `host:port` of the address, `localhost` for a Unix socket.
+fn upstream_authority(upstream: &Upstream, problems: &mut Problems) -> Option<Authority> {
+    let text = match &upstream.address {
+        UpstreamAddress::Unix(_) => "localhost".to_owned(),
+        UpstreamAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        UpstreamAddress::Tcp { host, port } => format!("{host}:{port}"),
+    };
+    let authority = Authority::try_from(text);
+    if authority.is_err() {
+        problems.error(&upstream.at, "the host is not a name or an address");
+    }
+    authority.ok()
+}
+
+/// Runs until a signal has drained it. The error is why it could not start.
+pub fn run(config: Config, assembly: Assembly) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let metrics = Arc::new(Metrics::new());
+    count_panics(metrics.clone());
+    let (access_log, _writer) = match config.log.access {
+        true => AccessLog::start(io::stdout(), &metrics).map(|(log, writer)| (Some(log), Some(writer)))?,
+        false => (None, None),
+    };
+    let telemetry = Arc::new(Telemetry { metrics, access_log, explain_refusals: config.log.explain_refusals });
+    let served = LocalSet::new().block_on(&runtime, serve(config, assembly, telemetry));
+    // A name resolution or a fetch that still runs must not hold up the exit.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) -> io::Result<()> {
+    let traffic = listener::bind(config.listen.address).map_err(|error| named(error, "listen.address"))?;
+    let operations_port = listener::bind(config.operations).map_err(|error| named(error, "operations.address"))?;
+    let signals = Signals::new()?;
+    let readiness = Readiness::new();
+    let (trigger, drain) = drain();
+    let trigger = Arc::new(trigger);
+
+    let Assembly { authenticator, policy, identity_headers, door, connector, upstream_scheme, upstream_authority } = assembly;
+    watch_key_sets(&authenticator, &readiness, &telemetry.metrics);
+    let upstream_guard = readiness.guard("upstream");
+    let health = config.upstream.health.clone();
+    let (scheme, authority) = (upstream_scheme.clone(), upstream_authority.clone());
+    tokio::task::spawn_local(watch_health(connector.clone(), scheme, authority, health, upstream_guard));
+
+    let generation = Arc::new(ArcSwap::from_pointee(Generation {
+        routes: Arc::new(route_metrics(&telemetry.metrics, &policy, &authenticator)),
+        authenticator,
+        policy,
+        identity_headers,
+        limits: HeaderLimits { bytes: config.limits.header_bytes, fields: config.limits.header_fields },
+        forward_credentials: config.forward_credentials,
+        insecure_audit: config.authentication.insecure_audit,
+        upstream_scheme,
+        upstream_authority,
+        telemetry: telemetry.clone(),
+    }));
+    let workers = start_workers(config.workers, generation, Arc::new(ArcSwap::from_pointee(door)), connector, &drain, &telemetry.metrics)?;
+    announce(&traffic, "traffic")?;
+    announce(&operations_port, "operations")?;
+
+    let begin = trigger.clone();
+    let operations = Operations {
+        metrics: telemetry.metrics.clone(),
+        readiness: readiness.clone(),
+        drain: drain.clone(),
+        begin_drain: Box::new(move || {
+            begin.announce();
+        }),
+    };
+    tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
+    telemetry.metrics.configuration_generation.set(1);
+    let loaded = readiness.guard("configuration");
+    loaded.ready();
+    readiness.set_started();
+
+    let most = config.limits.connections;
+    let accepting = async {
+        let workers = listener::accept(traffic, workers, most, drain.clone(), telemetry.metrics.clone()).await;
+        workers.ended().await;
+    };
+    lifecycle(signals, &trigger, drain.clone(), &config.limits, accepting).await;
+    Ok(())
+}
+
+/// Fetches key sets for as long as the process runs, and lets readiness wait for those that are required.
+fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics: &Metrics) {
+    let sets: Vec<_> = authenticator.key_sets().cloned().collect();
+    for set in &sets {
+        tokio::spawn(set.clone().run());
+        if set.readiness_required() {
+            let (set, guard) = (set.clone(), readiness.guard(format!("key set {}", set.name())));
+            guard.not_ready("no key set has been had yet");
+            tokio::spawn(async move {
+                set.first_had().await;
+                guard.ready();
+                std::future::pending::<()>().await; // a guard that is dropped is no part any more
+            });
+        }
+    }
+    metrics.at_scrape(move |metrics| {
+        for set in &sets {
+            if let Some(age) = set.age() {
+                metrics.key_set_age.with_label_values(&[&**set.name()]).set(age.as_secs_f64());
+            }
+            set.fetches().for_each(|(outcome, total)| metrics.key_set_fetches(set.name(), outcome.label(), total));
+        }
+    });
+}
+
+/// From serving to exit. The port is open and every call served until the drain begins; a second signal ends at once.
+async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
+    let mut accepting = pin!(accepting);
+    let delay = tokio::select! {
+        () = &mut accepting => return,
+        signal = signals.next() => {
+            trigger.announce();
+            tracing::info!(signal = signal.name(), "draining");
+            if signal == Ended::Interrupt { Duration::ZERO } else { limits.drain_delay }
+        }
+        // POST /drain: as SIGTERM, from a preStop hook.
+        _ = drain.changed() => limits.drain_delay,
+    };
+    let mut forced = pin!(second_signal(signals));
+    tokio::select! {
+        () = &mut forced => return,
+        () = &mut accepting => return,
+        () = tokio::time::sleep(delay) => {}
+    }
+    trigger.begin(Instant::now() + limits.drain);
+    tokio::select! {
+        () = &mut forced => return,
+        () = &mut accepting => return tracing::info!("drained: every connection has ended"),
+        () = tokio::time::sleep(limits.drain) => {}
+    }
+    trigger.finish();
+    tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
+    // For those answers to be written, and no longer.
+    const LAST_WORDS: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(LAST_WORDS, accepting).await;
+}
+
+/// Which signal came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Terminate,
+    Interrupt,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Ended::Terminate => "SIGTERM",
+            Ended::Interrupt => "SIGINT",
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Ended {
+        tokio::select! {
+            _ = self.terminate.recv() => Ended::Terminate,
+            _ = self.interrupt.recv() => Ended::Interrupt,
+        }
+    }
+}
+
+async fn second_signal(mut signals: Signals) {
+    let signal = signals.next().await;
+    tracing::warn!(signal = signal.name(), "ending at once");
+}
+
+fn start_workers(
+    count: usize,
+    generation: Arc<ArcSwap<Generation>>,
+    door: Arc<ArcSwap<Door>>,
+    connector: Connector,
+    drain: &Drain,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Workers> {
+    let (drain, metrics) = (drain.clone(), metrics.clone());
+    Workers::start(count, move || Worker {
+        door: door.clone(),
+        metrics: metrics.clone(),
+        proxy: Rc::new(Proxy {
+            generation: generation.clone(),
+            pool: Pool::new(connector.clone()),
+            drain: drain.clone(),
+            end: LocalEnd::default(),
+            request_ids: RequestIds::new(),
+        }),
+    })
+}
+
+fn route_metrics(metrics: &Arc<Metrics>, policy: &Policy, authenticator: &Authenticator) -> RouteMetrics {
+    let routes: Vec<_> = policy.route_labels().iter().map(|labels| (&*labels.grpc_service, &*labels.grpc_method, &*labels.rule)).collect();
+    RouteMetrics::resolve(metrics, &routes, &authenticator.provider_names())
+}
+
+/// What a start says on stderr, so that an operator (or a test with port 0) knows where to knock.
+fn announce(listener: &TcpListener, what: &str) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!("listening on {address} ({what})");
+    Ok(())
+}
+
+fn named(error: io::Error, key: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{key} cannot be listened on: {error}"))
+}
+
+/// A panic ends the task it happens in and nothing else; it must be seen all the same.
+fn count_panics(metrics: Arc<Metrics>) {
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        metrics.panics.inc();
+        previous(info);
+    }));
+}

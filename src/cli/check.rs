@@ -1,0 +1,59 @@
+//! `doorward check`: what `run` would enforce, or why it would not start.
+
+use super::{Ready, load};
+use crate::config::{Config, Mode, Severity, Transport, UpstreamAddress};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub(super) fn check(paths: &[PathBuf]) -> ExitCode {
+    let ready = match load(paths) {
+        Ok(ready) => ready,
+        Err(code) => return code,
+    };
+    for line in summary(&ready) {
+        println!("{line}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn summary(ready: &Ready) -> Vec<String> {
+    let config = &ready.config;
+    let mut lines = vec![listen(config), upstream(config), authentication(config)];
+    lines.extend(ready.assembly.policy.summary());
+    let warnings = ready.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
+    lines.push(format!("the configuration is fine: {warnings} warning{}", if warnings == 1 { "" } else { "s" }));
+    lines
+}
+
+fn listen(config: &Config) -> String {
+    let transport = match config.listen.transport {
+        Transport::Tls(_) => "TLS",
+        Transport::InsecurePlaintext => "PLAINTEXT",
+    };
+    let workers = config.workers;
+    format!("listens on {} ({transport}), {workers} worker thread{}", config.listen.address, if workers == 1 { "" } else { "s" })
+}
+
+fn upstream(config: &Config) -> String {
+    match &config.upstream.address {
+        UpstreamAddress::Unix(path) => format!("forwards to unix:{}", path.display()),
+        UpstreamAddress::Tcp { host, port } => {
+            let transport = if config.upstream.tls.is_some() { "TLS" } else { "h2c" };
+            format!("forwards to {host}:{port} ({transport})")
+        }
+    }
+}
+
+fn authentication(config: &Config) -> String {
+    let authentication = &config.authentication;
+    let mode = match authentication.mode {
+        Mode::Required => "required",
+        Mode::Optional => "optional",
+        Mode::Disabled => "DISABLED",
+    };
+    let mut sources: Vec<String> = authentication.jwt.iter().map(|provider| format!("tokens of {}", provider.name)).collect();
+    sources.extend(authentication.google.iter().map(|_| "Google ID tokens".to_owned()));
+    sources.extend(authentication.api_keys.iter().map(|keys| format!("API keys in {}", keys.header)));
+    let sources = if sources.is_empty() { "nothing is accepted".to_owned() } else { sources.join(", ") };
+    format!("authentication is {mode}: {sources}")
+}

@@ -1,0 +1,2 @@
+//! STUB
+pub(super) fn demo() -> std::process::ExitCode { std::process::ExitCode::FAILURE }

@@ -1,0 +1,101 @@
+//! The command line. Exit codes: 0 fine, 1 failed while running, 2 `explain` refused, 64 wrong usage, 78 bad configuration.
+//! Diagnostics go to stderr; stdout is for results and the access log.
+
+mod check;
+mod demo;
+mod explain;
+mod keys;
+mod run;
+
+use crate::app::{Assembly, assemble};
+use crate::config::{self, Config, Problems, Severity};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Failed while running.
+const FAILED: u8 = 1;
+/// `explain`: the call would be refused.
+const REFUSED: u8 = 2;
+/// EX_USAGE of sysexits.h.
+const USAGE: u8 = 64;
+/// EX_CONFIG of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// The authenticating sidecar for gRPC: terminates TLS and HTTP/2, checks who is calling and what they may call, tells the
+/// upstream who it was, and forwards.
+#[derive(Parser)]
+#[command(name = "doorward", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy; the container's entry point
+    Run(Files),
+    /// Load the configuration as `run` does; print every error, or a summary of what is enforced, with warnings
+    Check(Files),
+    /// The decision for one call, in words
+    Explain(explain::Arguments),
+    /// API keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// A sample service, a certificate, a key, a token and the proxy in front, with calls to paste; needs no file
+    Demo,
+}
+
+/// Where the configuration is.
+#[derive(Args)]
+struct Files {
+    /// A YAML file; `-` reads standard input. Repeated: the files together are one configuration
+    #[arg(long = "config", value_name = "FILE", required = true)]
+    config: Vec<PathBuf>,
+}
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Writing help or a usage error fails only when nobody reads it.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Run(files) => run::run(&files.config),
+        Command::Check(files) => check::check(&files.config),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Keys(command) => keys::keys(command),
+        Command::Demo => demo::demo(),
+    }
+}
+
+/// A configuration that may be run, with every room made.
+struct Ready {
+    config: Config,
+    assembly: Assembly,
+    problems: Problems,
+}
+
+/// Loads and assembles with the one code that `run`, `check` and `explain` share, and prints every problem to stderr.
+fn load(paths: &[PathBuf]) -> Result<Ready, ExitCode> {
+    let config::Loaded { config, mut problems } = config::load(paths);
+    let made = config.and_then(|config| {
+        let assembly = assemble(&config, &mut problems)?;
+        Some((config, assembly))
+    });
+    for problem in problems.iter() {
+        eprintln!("{problem}");
+    }
+    match made {
+        Some((config, assembly)) if !problems.has_errors() => Ok(Ready { config, assembly, problems }),
+        _ => {
+            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+            eprintln!("the configuration is refused: {errors} error{}", if errors == 1 { "" } else { "s" });
+            Err(ExitCode::from(BAD_CONFIGURATION))
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! `doorward run`.
+
+use super::{FAILED, Ready, load};
+use crate::app;
+use crate::telemetry::Diagnostics;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub(super) fn run(paths: &[PathBuf]) -> ExitCode {
+    let Ready { config, assembly, .. } = match load(paths) {
+        Ok(ready) => ready,
+        Err(code) => return code,
+    };
+    Diagnostics::install(config.log.level);
+    match app::run(config, assembly) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

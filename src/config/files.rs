@@ -1,0 +1,79 @@
+//! The files that a configuration names: read once, here, so that a missing one is an error with the place that names it.
+
+use super::InputFile;
+use super::section::Field;
+use crate::secret::Secret;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Far above any configuration, key set or certificate chain; below what would hurt.
+const LARGEST: u64 = 256 << 20;
+
+/// Whether others may read a file without harm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Public,
+    Secret,
+}
+
+impl Field<'_> {
+    /// The path in the value, resolved against the file it stands in.
+    pub(super) fn path_value(&self) -> Option<PathBuf> {
+        self.text("the path of a file").map(|path| self.base().join(path))
+    }
+
+    /// The file the value names. With empty content when it could not be read, which has been reported then.
+    pub(super) fn input_file(&self, content: Content) -> Option<InputFile> {
+        let path = self.path_value()?;
+        let bytes = read(&path, |mode| {
+            if content == Content::Secret && mode & 0o004 != 0 {
+                self.warning(format!("everybody on this machine can read {} (mode {:04o}); chmod o-r it", path.display(), mode & 0o7777));
+            }
+        });
+        let bytes = bytes.and_then(|bytes| match bytes.trim_ascii() {
+            [] => Err(io::Error::other("it is empty")),
+            _ => Ok(bytes),
+        });
+        let bytes = bytes.unwrap_or_else(|error| {
+            self.error(format!("cannot use {}: {}", path.display(), in_words(&error)));
+            Vec::new()
+        });
+        Some(InputFile { at: self.position(), path, content: Secret::new(bytes) })
+    }
+
+    /// A secret as a file holds it: one final newline, which editors add, is no part of it.
+    pub(super) fn secret_file(&self) -> Option<Secret> {
+        let file = self.input_file(Content::Secret)?;
+        let bytes = file.content.expose();
+        Some(Secret::new(bytes.strip_suffix(b"\n").unwrap_or(bytes).to_vec()))
+    }
+}
+
+/// Reads at most [`LARGEST`] bytes; `seen` gets the mode of the very file that is read.
+pub(super) fn read(path: &Path, seen: impl FnOnce(u32)) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    seen(file.metadata()?.permissions().mode());
+    read_bounded(file)
+}
+
+/// The whole of `input`, unless it is unreasonably long.
+pub(super) fn read_bounded(input: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other("it is larger than 256 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Without the operating system's error number.
+pub(super) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "not permitted to read it".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}

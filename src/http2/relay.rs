@@ -1,0 +1,224 @@
+//! One direction of a call: DATA from one stream to another through one bounded buffer.
+//!
+//! What h2 has received is taken at once (unread small frames would use up the connection's budget), but window is given
+//! back to the sender only for what the receiver's window took: the buffer never exceeds [`super::STREAM_WINDOW`], and a
+//! slow reader slows its writer and nobody else.
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+/// How a direction ended well.
+#[derive(Debug)]
+pub enum Relayed {
+    /// The last DATA frame carried END_STREAM; nothing is left to send.
+    Ended,
+    /// All data is forwarded and the source closed with these trailers, which are the caller's to examine and send.
+    Trailers(HeaderMap),
+}
+
+/// How a direction broke.
+#[derive(Debug)]
+pub enum Broken {
+    /// The side that sends was reset or lost.
+    Source(h2::Error),
+    /// The side that receives was reset or lost, or wants no more.
+    Sink,
+}
+
+/// The state of one direction.
+#[derive(Debug)]
+pub struct Relay {
+    source: RecvStream,
+    backlog: Backlog,
+    /// The source has no more DATA.
+    drained: bool,
+    trailers: Option<HeaderMap>,
+    bytes: u64,
+}
+
+impl Relay {
+    /// Relays what `source` receives.
+    pub fn new(source: RecvStream) -> Relay {
+        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0 }
+    }
+
+    /// Whether the source ended with its headers: then there is nothing to relay.
+    pub fn is_empty(&self) -> bool {
+        self.source.is_end_stream() && self.backlog.is_empty()
+    }
+
+    /// Bytes taken from the source so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Moves what can be moved now. Ready once, when the direction has ended.
+    pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
+        loop {
+            self.take(cx)?;
+            if !self.backlog.is_empty() {
+                let ended = ready!(self.give(cx, sink))?;
+                if ended {
+                    return Poll::Ready(Ok(Relayed::Ended));
+                }
+                continue; // giving returned window, so more may have come
+            }
+            if !self.drained {
+                return Poll::Pending;
+            }
+            return Poll::Ready(self.end(sink));
+        }
+    }
+
+    /// Takes everything that has come.
+    fn take(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        while !self.drained {
+            match self.source.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.bytes += data.len() as u64;
+                    self.backlog.push(data);
+                }
+                Poll::Ready(Some(Err(error))) => return Err(Broken::Source(error)),
+                Poll::Ready(None) => match self.source.poll_trailers(cx) {
+                    Poll::Ready(Ok(trailers)) => (self.drained, self.trailers) = (true, trailers),
+                    Poll::Ready(Err(error)) => return Err(Broken::Source(error)),
+                    Poll::Pending => return Ok(()),
+                },
+                Poll::Pending => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends as much of the backlog as the sink's window takes; true when END_STREAM went with it.
+    fn give(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<bool, Broken>> {
+        while !self.backlog.is_empty() {
+            sink.reserve_capacity(self.backlog.len());
+            let capacity = match sink.capacity() {
+                0 => match ready!(sink.poll_capacity(cx)) {
+                    Some(Ok(capacity)) => capacity,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::Sink)),
+                },
+                capacity => capacity,
+            };
+            let data = self.backlog.pop(capacity);
+            let length = data.len();
+            let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
+            sink.send_data(data, last).map_err(|_| Broken::Sink)?;
+            // An error here means the stream is gone, which the next poll of the source reports with its reason.
+            let _ = self.source.flow_control().release_capacity(length);
+            if last {
+                return Poll::Ready(Ok(true));
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    fn end(&mut self, sink: &mut SendStream<Bytes>) -> Result<Relayed, Broken> {
+        match self.trailers.take() {
+            Some(trailers) => Ok(Relayed::Trailers(trailers)),
+            None => sink.send_data(Bytes::new(), true).map(|()| Relayed::Ended).map_err(|_| Broken::Sink),
+        }
+    }
+}
+
+/// Chunks below this are joined while they wait, so that a sender of one-byte frames cannot make us hold a thousand
+/// times what its window allows.
+const SMALL: usize = 1024;
+
+/// Data that has been taken and not yet given, in order.
+#[derive(Debug, Default)]
+struct Backlog {
+    chunks: VecDeque<Bytes>,
+    /// The newest data, when it came in small pieces while others waited.
+    joined: BytesMut,
+    length: usize,
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        let waiting = self.length > 0;
+        self.length += data.len();
+        if waiting && data.len() < SMALL {
+            self.joined.extend_from_slice(&data);
+            return;
+        }
+        self.seal();
+        self.chunks.push_back(data);
+    }
+
+    /// Takes at most `most` bytes from the front.
+    fn pop(&mut self, most: usize) -> Bytes {
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        let Some(mut front) = self.chunks.pop_front() else { return Bytes::new() };
+        let data = if front.len() > most {
+            let data = front.split_to(most);
+            self.chunks.push_front(front);
+            data
+        } else {
+            front
+        };
+        self.length -= data.len();
+        data
+    }
+
+    fn seal(&mut self) {
+        if !self.joined.is_empty() {
+            self.chunks.push_back(self.joined.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_backlog_keeps_every_byte_in_order(
+            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..3000), 0usize..4000), 0..20),
+        ) {
+            let (mut backlog, mut expected, mut got) = (Backlog::default(), Vec::new(), Vec::new());
+            for (data, most) in steps {
+                expected.extend_from_slice(&data);
+                backlog.push(data.into());
+                if most > 0 {
+                    let piece = backlog.pop(most);
+                    prop_assert!(piece.len() <= most);
+                    got.extend_from_slice(&piece);
+                }
+                prop_assert_eq!(backlog.len(), expected.len() - got.len());
+            }
+            while !backlog.is_empty() {
+                got.extend_from_slice(&backlog.pop(usize::MAX));
+            }
+            prop_assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn tiny_pieces_that_wait_are_joined() {
+        let mut backlog = Backlog::default();
+        (0..100_000).for_each(|_| backlog.push(Bytes::from_static(b"x")));
+        assert_eq!(backlog.pop(usize::MAX).len(), 1);
+        assert_eq!(backlog.pop(usize::MAX).len(), 99_999);
+        assert!(backlog.is_empty());
+    }
+}

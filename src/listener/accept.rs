@@ -1,0 +1,77 @@
+//! Binding the traffic port and the accept loop: it survives every error, pauses when the process is out of something,
+//! and ends only when the drain closes the port.
+
+use super::worker::Workers;
+use crate::drain::Drain;
+use crate::telemetry::{Limit, Metrics};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Connections the kernel holds while the control thread is busy; the kernel's own limit (somaxconn) is below.
+const BACKLOG: i32 = 4096;
+
+/// While file descriptors or memory are out, accepting again at once would only spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `address`; `[::]` takes IPv4 as well. Call within a runtime.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart must not wait for connections of the last run that linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the drain closes the port, which dropping `listener` does, and gives the workers back. At most `most`
+/// connections at a time.
+pub async fn accept(listener: TcpListener, workers: Workers, most: usize, mut drain: Drain, metrics: Arc<Metrics>) -> Workers {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = drain.draining() => return workers,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                if workers.connections() >= most {
+                    metrics.limit_hits.inc(Limit::Connections);
+                    continue; // dropping the socket closes it
+                }
+                metrics.connections_total.inc();
+                // An error is that of this connection alone: the peer is gone already.
+                if let Ok(socket) = socket.set_nodelay(true).and_then(|()| socket.into_std()) {
+                    workers.hand_over(socket, peer);
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accepting connections pauses: the process is out of file descriptors or memory");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// accept(2) also reports what went wrong with a connection before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,34 @@
+//! THE FRONT DOOR: accepts connections on the control thread, hands each to the least loaded worker thread, and there
+//! serves its streams; every stream becomes one [`crate::proxy::call`].
+
+mod accept;
+mod connection;
+mod worker;
+
+pub use accept::{accept, bind};
+pub use worker::{Worker, Workers};
+
+use crate::config::Limits;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+/// What a new connection meets. One a configuration generation; a connection keeps the one it began with.
+pub struct Door {
+    /// `None` with `listen.insecure_plaintext`.
+    tls: Option<TlsAcceptor>,
+    /// TLS, preface and first SETTINGS together; and any unfinished header block.
+    handshake: Duration,
+    /// MAX_CONCURRENT_STREAMS.
+    streams: u32,
+    /// `limits.header_bytes`.
+    header_bytes: usize,
+}
+
+impl Door {
+    /// `tls` is `None` with `listen.insecure_plaintext`.
+    pub fn new(tls: Option<Arc<ServerConfig>>, limits: &Limits) -> Door {
+        Door { tls: tls.map(TlsAcceptor::from), handshake: limits.handshake, streams: limits.streams, header_bytes: limits.header_bytes }
+    }
+}

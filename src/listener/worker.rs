@@ -1,0 +1,121 @@
+//! Worker threads: each a single-threaded runtime with its own connections to the upstream, so that a call never changes
+//! threads. New connections go to the worker with the fewest.
+
+use super::connection;
+use crate::listener::Door;
+use crate::proxy::Proxy;
+use crate::telemetry::Metrics;
+use arc_swap::ArcSwap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+
+/// What a worker's connections share.
+pub struct Worker {
+    /// What new connections meet.
+    pub door: Arc<ArcSwap<Door>>,
+    /// What calls are carried with.
+    pub proxy: Rc<Proxy>,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The worker threads, as the accept loop sees them. Dropping this lets them end once their connections have.
+pub struct Workers {
+    workers: Vec<Handle>,
+    /// Ends when every worker has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+struct Handle {
+    sender: mpsc::UnboundedSender<(TcpStream, SocketAddr)>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    /// Starts `count` threads; `make` runs on each of them, within its runtime, to make what its connections share.
+    pub fn start(count: usize, make: impl Fn() -> Worker + Clone + Send + 'static) -> io::Result<Workers> {
+        let (alive, ended) = mpsc::channel(1);
+        let start = |number| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let (make, alive, count) = (make.clone(), alive.clone(), connections.clone());
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, run(make, receiver, count));
+                drop(alive);
+            })?;
+            Ok(Handle { sender, connections })
+        };
+        let workers = (0..count).map(start).collect::<io::Result<Vec<Handle>>>()?;
+        Ok(Workers { workers, ended })
+    }
+
+    /// Connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Gives a connection to the worker with the fewest.
+    pub(super) fn hand_over(&self, socket: TcpStream, peer: SocketAddr) {
+        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed)) else { return };
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        // A closed channel means that the worker has ended; dropping the socket closes the connection.
+        let _ = worker.sender.send((socket, peer));
+    }
+
+    /// No more connections: waits until every worker has ended.
+    pub async fn ended(mut self) {
+        self.workers.clear();
+        let _ = self.ended.recv().await;
+    }
+}
+
+/// A worker's life: serves what it is handed until the accept loop is gone and the last connection has ended.
+async fn run(make: impl Fn() -> Worker, mut incoming: mpsc::UnboundedReceiver<(TcpStream, SocketAddr)>, count: Arc<AtomicUsize>) {
+    let worker = Rc::new(make());
+    let end = worker.proxy.clone();
+    tokio::task::spawn_local(async move { end.end.follow(end.drain.clone()).await });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = incoming.recv() => match accepted {
+                Some((socket, peer)) => {
+                    let counted = Counted::new(count.clone(), worker.metrics.clone());
+                    let worker = worker.clone();
+                    connections.spawn_local(async move {
+                        let _counted = counted;
+                        connection::serve(&worker, socket, peer).await;
+                    });
+                }
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Counts one connection for as long as it lives.
+struct Counted(Arc<AtomicUsize>, Arc<Metrics>);
+
+impl Counted {
+    /// `count` was raised when the connection was handed over, lest a burst goes to one worker.
+    fn new(count: Arc<AtomicUsize>, metrics: Arc<Metrics>) -> Counted {
+        metrics.connections.inc();
+        Counted(count, metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.1.connections.dec();
+    }
+}

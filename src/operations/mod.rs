@@ -1,0 +1,159 @@
+//! PLAIN PORT: probes, metrics and `grpc.health.v1`, over HTTP/1.1 and h2c on one port, for the cluster and the operator.
+//!
+//! Nothing here is secret and nothing here carries calls; whoever reaches the port must still not be able to wear the
+//! process out, so connections, idleness and request bodies are bounded.
+
+mod health;
+mod probes;
+
+use crate::drain::{Drain, Phase};
+use crate::readiness::Readiness;
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Probes and scrapers need a handful; more wait in the backlog.
+const CONNECTIONS: usize = 256;
+
+/// A connection without a request for this long is closed (at the latest after twice as long).
+const IDLE: Duration = Duration::from_secs(15);
+
+/// For a request's head, and for its body.
+const READ: Duration = Duration::from_secs(10);
+
+/// How often a peer that watches health is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// After `accept` failed, as it does while file descriptors are used up: trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the port tells, and the one thing it can set going.
+pub struct Operations {
+    /// `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// `/readyz` and `/startupz`.
+    pub readiness: Readiness,
+    /// A drain that has begun makes the process not ready.
+    pub drain: Drain,
+    /// `POST /drain` from this machine. Returns at once; called again for each request.
+    pub begin_drain: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Operations {
+    /// What readiness probes are told.
+    fn is_ready(&self) -> bool {
+        self.readiness.is_ready() && self.drain.phase() == Phase::Serving
+    }
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operations").field("readiness", &self.readiness).field("drain", &self.drain).finish_non_exhaustive()
+    }
+}
+
+/// Serves the port until the future is dropped; no error of one connection or of `accept` ends it.
+pub async fn serve(listener: TcpListener, operations: Arc<Operations>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let connection = serve_connection(stream, peer, operations.clone(), IDLE);
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the operations port cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, operations: Arc<Operations>, idle: Duration) {
+    let activity = Arc::new(Activity::default());
+    let service = service_fn(|request| {
+        let (operations, in_flight) = (operations.clone(), Activity::begin(&activity));
+        async move { Ok::<_, Infallible>(respond(request, peer, &operations, in_flight).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(READ).max_buf_size(16 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(READ)
+        .max_concurrent_streams(16)
+        .max_header_list_size(16 * 1024);
+    tokio::select! {
+        // An error of the connection is its peer's business.
+        _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+        () = activity.idle(idle) => {}
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn respond(request: Request<Incoming>, peer: SocketAddr, operations: &Arc<Operations>, in_flight: InFlight) -> Response<Body> {
+    if health::is_grpc(&request) {
+        health::respond(request, operations.clone(), in_flight).await
+    } else {
+        probes::respond(&request, peer, operations)
+    }
+}
+
+/// Whether anything goes on on a connection: this also ends those that never get as far as a request.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicUsize,
+    in_flight: AtomicUsize,
+}
+
+/// A request that has not been answered, or a watch that goes on.
+struct InFlight(Arc<Activity>);
+
+impl Activity {
+    fn begin(activity: &Arc<Activity>) -> InFlight {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(activity.clone())
+    }
+
+    /// Waits until nothing has been asked for a while and nothing is being answered.
+    async fn idle(&self, long: Duration) {
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(long).await;
+            let begun = self.begun.load(Ordering::Relaxed);
+            if begun == seen && self.in_flight.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            seen = begun;
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
+
+use crate::http2::Relay;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response};
+use std::task::{Context, Poll};
+
+/// One call as its client sees it.
+pub struct ClientStream {
+    pub(super) upload: Relay,
+    reply: Reply,
+}
+
+enum Reply {
+    /// No header has been sent.
+    Awaited(SendResponse<Bytes>),
+    /// Headers have been sent.
+    Begun(SendStream<Bytes>),
+    /// END_STREAM or RST_STREAM has been sent.
+    Over,
+}
+
+impl ClientStream {
+    /// A call whose request head has been read.
+    pub fn new(body: RecvStream, respond: SendResponse<Bytes>) -> ClientStream {
+        ClientStream { upload: Relay::new(body), reply: Reply::Awaited(respond) }
+    }
+
+    /// Bytes of messages that came from the client.
+    pub fn bytes_in(&self) -> u64 {
+        self.upload.bytes()
+    }
+
+    /// Ready when the client reset the stream or its connection is gone.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reason>> {
+        match &mut self.reply {
+            Reply::Awaited(respond) => respond.poll_reset(cx).map(Result::ok),
+            Reply::Begun(stream) => stream.poll_reset(cx).map(Result::ok),
+            Reply::Over => Poll::Pending,
+        }
+    }
+
+    /// Sends the head of the answer. An error means that the client is gone, which `poll_gone` tells as well.
+    pub fn head(&mut self, response: Response<()>, last: bool) -> Result<(), h2::Error> {
+        if let Reply::Awaited(respond) = &mut self.reply {
+            let stream = respond.send_response(response, last)?;
+            self.reply = if last { Reply::Over } else { Reply::Begun(stream) };
+        }
+        Ok(())
+    }
+
+    /// Ends the answer with trailers; `head` has been sent.
+    pub fn trailers(&mut self, trailers: HeaderMap) -> Result<(), h2::Error> {
+        match std::mem::replace(&mut self.reply, Reply::Over) {
+            Reply::Begun(mut stream) => stream.send_trailers(trailers),
+            reply => {
+                self.reply = reply;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends an answer that is not gRPC with one line of text; `head` has been sent. Errors mean that the client is gone.
+    pub fn text(&mut self, line: &'static str) {
+        if let Reply::Begun(mut stream) = std::mem::replace(&mut self.reply, Reply::Over) {
+            let _ = stream.send_data(Bytes::from_static(line.as_bytes()), false);
+            let _ = stream.send_data(Bytes::from_static(b"\n"), true);
+        }
+    }
+
+    /// Whether the head of the answer has been sent.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.reply, Reply::Awaited(_))
+    }
+
+    /// Resets the stream.
+    pub fn reset(&mut self, reason: Reason) {
+        match std::mem::replace(&mut self.reply, Reply::Over) {
+            Reply::Awaited(mut respond) => respond.send_reset(reason),
+            Reply::Begun(mut stream) => stream.send_reset(reason),
+            Reply::Over => {}
+        }
+    }
+
+    /// Relays DATA into the answer; `head` has been sent.
+    pub(super) fn download<T>(&mut self, relay: impl FnOnce(&mut SendStream<Bytes>) -> Poll<T>) -> Poll<T> {
+        match &mut self.reply {
+            Reply::Begun(stream) => relay(stream),
+            Reply::Awaited(_) | Reply::Over => Poll::Pending,
+        }
+    }
+
+    /// Notes that END_STREAM went with the last DATA.
+    pub(super) fn ended(&mut self) {
+        self.reply = Reply::Over;
+    }
+}

@@ -1,0 +1,229 @@
+//! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
+//! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
+
+use super::client_stream::ClientStream;
+use super::connect::Unreachable;
+use super::pool::{Pool, Slot};
+use crate::authorization::Permit;
+use crate::grpc::Code;
+use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Unacceptable};
+use crate::telemetry::CallRecord;
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, SendStream};
+use http::{HeaderMap, Request, Response, StatusCode};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// What one call needs on its way, apart from its bytes.
+pub struct Passage<'a> {
+    /// Where to.
+    pub pool: &'a Rc<Pool>,
+    /// For the answer's headers and trailers, and the request's trailers.
+    pub limits: HeaderLimits,
+    /// Removes from request trailers what no client may send.
+    pub scrub: &'a dyn Fn(&mut HeaderMap),
+    /// When the call ends, whatever the upstream does.
+    pub deadline: Option<Instant>,
+    /// Told when the request head went to the upstream.
+    pub record: &'a CallRecord,
+}
+
+/// The upstream's own answer has been passed on.
+#[derive(Debug)]
+pub struct Finished {
+    /// `grpc-status`, or what an HTTP answer without one means (http-grpc-status-mapping.md).
+    pub code: Code,
+    /// Bytes of messages passed to the client.
+    pub bytes_out: u64,
+}
+
+/// Why the upstream's own answer did not come, or not whole.
+#[derive(Debug)]
+pub enum Ended {
+    /// No connection.
+    Unreachable(Unreachable),
+    /// The connection was lost under the call.
+    Lost(String),
+    /// It reset the stream.
+    Reset(Reason),
+    /// Its headers or trailers are over our limits, or malformed.
+    Headers(Unacceptable),
+    /// The deadline has passed.
+    Deadline,
+    /// The client reset the stream (or its connection is gone): nobody is left to answer.
+    ClientGone,
+    /// The client's request is malformed beyond its headers: trailers over the limit, a bad frame.
+    ClientMalformed,
+}
+
+/// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write.
+pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
+    drop(permit);
+    let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
+    let mut timer = Timer(sleep.as_pin_mut());
+    let upstream = {
+        let mut opening = pin!(open(&passage, request, client.upload.is_empty()));
+        poll_fn(|cx| match client.poll_gone(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
+            Poll::Pending => match opening.as_mut().poll(cx) {
+                Poll::Pending => timer.poll(cx).map(Err),
+                ready => ready,
+            },
+        })
+        .await?
+    };
+    let mut exchange = Exchange { passage: &passage, client, upstream };
+    let ended = poll_fn(|cx| exchange.poll(cx, &mut timer)).await;
+    ended.map_err(|ended| at_deadline(ended, passage.deadline))
+}
+
+/// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
+fn at_deadline(ended: Ended, deadline: Option<Instant>) -> Ended {
+    /// Clocks that were started by messages some milliseconds apart.
+    const NEAR: Duration = Duration::from_millis(20);
+    match (ended, deadline) {
+        (Ended::Reset(_) | Ended::Lost(_), Some(deadline)) if Instant::now() + NEAR >= deadline => Ended::Deadline,
+        (ended, _) => ended,
+    }
+}
+
+/// The call's deadline, if it has one.
+struct Timer<'a>(Option<Pin<&'a mut Sleep>>);
+
+impl Timer<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Ended::Deadline),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL.
+struct UpstreamStream {
+    /// `None` once END_STREAM was sent, or the upstream wants no more.
+    sink: Option<SendStream<Bytes>>,
+    answer: Answer,
+    _slot: Slot,
+}
+
+enum Answer {
+    Awaited(ResponseFuture),
+    Begun { relay: Relay, code: Code },
+}
+
+/// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
+/// surely not seen the call.
+async fn open(passage: &Passage<'_>, request: Request<()>, last: bool) -> Result<UpstreamStream, Ended> {
+    let (slot, mut sender) = loop {
+        let slot = passage.pool.slot().await.map_err(Ended::Unreachable)?;
+        let mut sender = slot.sender();
+        match poll_fn(|cx| sender.poll_ready(cx)).await {
+            Ok(()) => break (slot, sender),
+            Err(_) => slot.condemn(),
+        }
+    };
+    let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
+    passage.record.upstream_started();
+    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), _slot: slot })
+}
+
+/// Both directions of one call at once.
+struct Exchange<'a> {
+    passage: &'a Passage<'a>,
+    client: &'a mut ClientStream,
+    upstream: UpstreamStream,
+}
+
+impl Exchange<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Finished, Ended>> {
+        if self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Ended::ClientGone));
+        }
+        self.upload(cx)?;
+        match self.answer(cx) {
+            Poll::Pending => timer.poll(cx).map(Err),
+            ready => ready,
+        }
+    }
+
+    /// Client to upstream. An upstream that wants no more may still answer: only its answer ends the call.
+    fn upload(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let Some(sink) = self.upstream.sink.as_mut() else { return Ok(()) };
+        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink) else { return Ok(()) };
+        match relayed {
+            Ok(Relayed::Ended) | Err(Broken::Sink) => {}
+            Ok(Relayed::Trailers(mut trailers)) => {
+                if self.passage.limits.examine_trailers(&trailers).is_err() {
+                    return Err(Ended::ClientMalformed);
+                }
+                (self.passage.scrub)(&mut trailers);
+                // An error means the stream is gone, and the answer will say why.
+                let _ = sink.send_trailers(trailers);
+            }
+            Err(Broken::Source(_)) => return Err(Ended::ClientGone),
+        }
+        self.upstream.sink = None;
+        Ok(())
+    }
+
+    /// Upstream to client.
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Ended>> {
+        if let Answer::Awaited(response) = &mut self.upstream.answer {
+            let head = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+            self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
+            let (head, body) = head.into_parts();
+            let relay = Relay::new(body);
+            let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
+            self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
+            if last {
+                return Poll::Ready(Ok(Finished { code, bytes_out: 0 }));
+            }
+            self.upstream.answer = Answer::Begun { relay, code };
+        }
+        let Answer::Begun { relay, code } = &mut self.upstream.answer else { return Poll::Pending };
+        let relayed = ready!(self.client.download(|sink| relay.poll(cx, sink)));
+        let bytes_out = relay.bytes();
+        match relayed {
+            Ok(Relayed::Ended) => {
+                self.client.ended();
+                Poll::Ready(Ok(Finished { code: *code, bytes_out }))
+            }
+            Ok(Relayed::Trailers(trailers)) => {
+                self.passage.limits.examine_trailers(&trailers).map_err(Ended::Headers)?;
+                let code = trailers.get("grpc-status").map_or(*code, |status| Code::from_header(status.as_bytes()));
+                self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
+                Poll::Ready(Ok(Finished { code, bytes_out }))
+            }
+            Err(Broken::Source(error)) => Poll::Ready(Err(broken(error))),
+            Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone)),
+        }
+    }
+}
+
+/// What an error on the upstream's stream means.
+fn broken(error: h2::Error) -> Ended {
+    match error.reason() {
+        Some(reason) if error.is_reset() => Ended::Reset(reason),
+        _ => Ended::Lost(error.to_string()),
+    }
+}
+
+/// The code of an answer as far as its head tells: `grpc-status` of a trailers-only answer, else what the HTTP status
+/// means (http-grpc-status-mapping.md); trailers overrule it.
+fn code_of_head(status: StatusCode, headers: &HeaderMap) -> Code {
+    match (headers.get("grpc-status"), status.as_u16()) {
+        (Some(status), _) => Code::from_header(status.as_bytes()),
+        (None, 400) => Code::Internal,
+        (None, 401) => Code::Unauthenticated,
+        (None, 403) => Code::PermissionDenied,
+        (None, 404) => Code::Unimplemented,
+        (None, 429 | 502..=504) => Code::Unavailable,
+        (None, _) => Code::Unknown,
+    }
+}

@@ -1,0 +1,173 @@
+//! Whether the upstream answers, for readiness: one connection of the control thread's own, over which
+//! `grpc.health.v1.Health/Check` is asked now and then; or the connection alone.
+
+use super::connect::{Connected, Connector};
+use crate::config::UpstreamHealth;
+use crate::grpc::Code;
+use crate::readiness::ReadinessGuard;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Uri};
+use std::time::Duration;
+
+/// How soon a failed connection is tried again: recovery must show within a second.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How often a healthy upstream is asked. Each question is a call with data of its own, so a server that counts pings
+/// (too_many_pings) has nothing to object to.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often an upstream that is connected but not serving is asked.
+const INTERVAL_NOT_SERVING: Duration = Duration::from_millis(500);
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps `guard` true to the upstream's state until dropped. Runs on a `LocalSet`.
+pub async fn watch_health(connector: Connector, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
+    let mut was_ready = false;
+    loop {
+        match connector.connect().await {
+            Err(why) => {
+                if std::mem::take(&mut was_ready) {
+                    tracing::warn!(reason = %why.0, "the upstream does not answer");
+                }
+                guard.not_ready(why.0.to_string());
+            }
+            Ok(Connected { sender, driver, tap }) => {
+                tokio::select! {
+                    _ = driver => {}
+                    () = ask(sender, &scheme, &authority, &health, &guard, &mut was_ready) => {}
+                }
+                guard.not_ready(if tap.going_away() { "it sent GOAWAY" } else { "its connection ended" });
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Asks over one connection until it fails.
+async fn ask(
+    sender: SendRequest<Bytes>,
+    scheme: &Scheme,
+    authority: &Authority,
+    health: &UpstreamHealth,
+    guard: &ReadinessGuard,
+    was_ready: &mut bool,
+) {
+    let UpstreamHealth::Service(service) = health else {
+        guard.ready();
+        return std::future::pending().await;
+    };
+    loop {
+        let check = check(sender.clone(), scheme.clone(), authority.clone(), service);
+        let pause = match tokio::time::timeout(TIMEOUT, check).await {
+            Ok(Ok(Health::Serving)) => {
+                if !std::mem::replace(was_ready, true) {
+                    tracing::info!("the upstream answers");
+                }
+                guard.ready();
+                INTERVAL
+            }
+            Ok(Ok(Health::Not(why))) => {
+                *was_ready = false;
+                guard.not_ready(why);
+                INTERVAL_NOT_SERVING
+            }
+            Ok(Err(_)) => return,
+            Err(_) => {
+                guard.not_ready("it did not answer the health check in time");
+                return;
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+enum Health {
+    Serving,
+    Not(String),
+}
+
+async fn check(mut sender: SendRequest<Bytes>, scheme: Scheme, authority: Authority, service: &str) -> Result<Health, h2::Error> {
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri.expect("scheme, authority and path make a URI");
+    request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    request.headers_mut().insert("te", http::HeaderValue::from_static("trailers"));
+    std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
+    let (response, mut body) = sender.send_request(request, false)?;
+    body.send_data(message(service), true)?;
+    let (head, mut body) = response.await?.into_parts();
+    let mut answer = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        // The answer is seven bytes; whoever sends more is no health service.
+        if answer.len() < 64 {
+            answer.extend_from_slice(&data);
+        }
+    }
+    let trailers = body.trailers().await?;
+    Ok(verdict(&head.headers, trailers.as_ref(), &answer))
+}
+
+/// UNIMPLEMENTED counts as ready: most services have no health service, and this one answered.
+fn verdict(head: &HeaderMap, trailers: Option<&HeaderMap>, answer: &[u8]) -> Health {
+    let status = trailers.and_then(|trailers| trailers.get("grpc-status")).or_else(|| head.get("grpc-status"));
+    let code = status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes()));
+    match (code, answer) {
+        (Code::Unimplemented, _) => Health::Serving,
+        // HealthCheckResponse { status: SERVING }
+        (Code::Ok, [0, 0, 0, 0, 2, 0x08, 0x01]) => Health::Serving,
+        (Code::Ok, _) => Health::Not("its health service says NOT_SERVING".to_owned()),
+        (code, _) => Health::Not(format!("its health service answered {}", code.name())),
+    }
+}
+
+/// A length-prefixed HealthCheckRequest { service }.
+fn message(service: &str) -> Bytes {
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        message.push(0x0a);
+        // A service name beyond 127 bytes takes two bytes of length.
+        let mut length = service.len();
+        while length >= 0x80 {
+            message.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend_from_slice(service.as_bytes());
+    }
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    framed.extend_from_slice(&message);
+    framed.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_is_a_length_prefixed_message() {
+        assert_eq!(&message("")[..], b"\0\0\0\0\0");
+        assert_eq!(&message("a.B")[..], b"\0\0\0\0\x05\x0a\x03a.B");
+    }
+
+    #[test]
+    fn unimplemented_is_ready_and_not_serving_is_not() {
+        let status = |code: &'static str| HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
+        let ready =
+            |head: &HeaderMap, trailers: Option<HeaderMap>, answer| matches!(verdict(head, trailers.as_ref(), answer), Health::Serving);
+        let none = HeaderMap::new();
+        assert!(ready(&status("12"), None, b""));
+        assert!(ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x01"));
+        assert!(!ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x02"));
+        assert!(!ready(&none, Some(status("5")), b""));
+        assert!(!ready(&none, None, b""));
+    }
+}

@@ -1,0 +1,16 @@
+//! THE REAL SERVER: connections to it, and one call's bytes there and back. Nothing gets here without a
+//! [`crate::authorization::Permit`].
+
+mod client_stream;
+mod connect;
+mod exposure;
+mod forward;
+mod health;
+mod pool;
+
+pub use client_stream::ClientStream;
+pub use connect::{Connector, Unreachable};
+pub use exposure::reachable_by_others;
+pub use forward::{Ended, Finished, Passage, forward};
+pub use health::watch_health;
+pub use pool::Pool;
