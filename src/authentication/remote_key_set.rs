@@ -38,6 +38,8 @@ pub struct RemoteKeySet {
 #[derive(Debug)]
 struct Current {
     keys: Arc<KeySet>,
+    /// Why keys of the document are not used.
+    left_out: Vec<String>,
     fetched: Instant,
     refresh_after: Duration,
 }
@@ -220,25 +222,26 @@ impl RemoteKeySet {
             Unusable::Malformed => FetchError::new(FetchOutcome::Malformed, "not a JWK set"),
             Unusable::NoKey(reasons) => FetchError::new(FetchOutcome::NoUsableKey, reasons.join("; ")),
         })?;
-        for reason in left_out {
-            tracing::warn!(provider = &*self.name, "{reason}");
-        }
         let asked = fetched.max_age.unwrap_or(self.refresh);
         // Refreshed before it is too old to be used, whatever the server says.
         let refresh_after = asked.min(LONGEST_REFRESH).min(self.max_stale / 2).max(self.cooldown);
-        Ok(Current { keys: Arc::new(keys), fetched: Instant::now(), refresh_after })
+        Ok(Current { keys: Arc::new(keys), left_out, fetched: Instant::now(), refresh_after })
     }
 
     /// A fetch that brought `json`.
     #[cfg(test)]
     pub(super) fn put(&self, json: &[u8]) {
-        let (keys, _) = KeySet::parse(json, Symmetric::Ignored, &self.algorithms).unwrap();
-        self.finish(Ok(Current { keys: Arc::new(keys), fetched: Instant::now(), refresh_after: self.refresh }));
+        let (keys, left_out) = KeySet::parse(json, Symmetric::Ignored, &self.algorithms).unwrap();
+        self.finish(Ok(Current { keys: Arc::new(keys), left_out, fetched: Instant::now(), refresh_after: self.refresh }));
     }
 
     fn finish(&self, fetched: Result<Current, FetchError>) {
         let outcome = match fetched {
             Ok(current) => {
+                // Once, not at every refresh: a set with keys for encryption beside ours is nothing to worry about.
+                if self.current.load().as_ref().is_none_or(|previous| previous.left_out != current.left_out) {
+                    current.left_out.iter().for_each(|reason| tracing::warn!(provider = &*self.name, "{reason}"));
+                }
                 self.current.store(Some(Arc::new(current)));
                 FetchOutcome::Success
             }

@@ -1,8 +1,10 @@
 //! Keys, tokens and configurations for the tests of this room.
 
+use crate::authorization::Policy;
 use crate::config::{
     self, Algorithm, Allowed, ApiKeys, Authentication, ClaimNames, ClaimPath, InputFile, JwtProvider, KeySource, Mode, Position, Trust,
 };
+use crate::identity_headers::IdentityHeaders;
 use crate::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -140,6 +142,35 @@ pub(super) fn provider() -> JwtProvider {
 
 pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
     Authentication { mode: Mode::Required, public_methods: Vec::new(), insecure_audit: false, jwt, google: None, api_keys: None }
+}
+
+/// Roles `viewer` and `batch`, and no rules.
+pub(super) fn policy() -> Policy {
+    let role = |name: &str| config::Role { name: name.to_owned(), permissions: Vec::new(), at: Position::default() };
+    let authorization = config::Authorization {
+        default: config::DefaultRule::Deny,
+        roles: vec![role("viewer"), role("batch")],
+        users: Vec::new(),
+        clients: Vec::new(),
+        methods: Vec::new(),
+        audit: false,
+    };
+    Policy::compile(&authorization, Mode::Required, &[])
+}
+
+pub(super) fn identity_headers() -> IdentityHeaders {
+    let none = config::IdentityHeaders {
+        user_id: Some(HeaderName::from_static("user_id")),
+        user_email: None,
+        user_name: None,
+        client_id: None,
+        roles: None,
+        permissions: None,
+        api_key_id: None,
+        provider: None,
+        claims: Vec::new(),
+    };
+    IdentityHeaders::compile(&none)
 }
 
 pub(super) fn api_keys(records: &str) -> ApiKeys {

@@ -15,7 +15,8 @@ use std::time::Duration;
 fn try_load(config: &Authentication, claims: &[&str]) -> (Authenticator, Problems) {
     let claims: Vec<ClaimPath> = claims.iter().map(|name| path(name)).collect();
     let mut problems = Problems::default();
-    let authenticator = Authenticator::load(config, &claims, Arc::default(), Arc::default(), &mut problems);
+    let (policy, headers) = (Arc::new(policy()), Arc::new(identity_headers()));
+    let authenticator = Authenticator::load(config, &claims, policy, headers, &mut problems);
     (authenticator, problems)
 }
 
@@ -406,6 +407,17 @@ fn api_keys_are_looked_up_and_judged() {
     let mut ids: Vec<_> = keys.api_key_ids().map(|id| id.to_string()).collect();
     ids.sort();
     assert_eq!(ids, ["eternal", "expired", "good", "revoked"]);
+}
+
+#[test]
+fn a_role_of_a_key_that_is_not_defined_is_warned_about() {
+    let mut config = authentication(Vec::new());
+    let record = |role: &str| format!("keys: [{{id: a, client_id: c, sha256: {}, roles: [{role}]}}]", Digest::of(b"a").hex());
+    for (role, warned) in [("viewer", false), ("veiwer", true)] {
+        config.api_keys = Some(api_keys(&record(role)));
+        let (_, problems) = try_load(&config, &[]);
+        assert_eq!(problems.iter().any(|problem| problem.message.contains("does not define: veiwer")), warned);
+    }
 }
 
 #[test]

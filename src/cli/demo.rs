@@ -1,2 +1,4 @@
 //! STUB
-pub(super) fn demo() -> std::process::ExitCode { std::process::ExitCode::FAILURE }
+pub(super) fn demo() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

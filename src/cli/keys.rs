@@ -1,4 +1,6 @@
 //! STUB
 #[derive(clap::Subcommand)]
 pub(super) enum Command {}
-pub(super) fn keys(c: Command) -> std::process::ExitCode { match c {} }
+pub(super) fn keys(c: Command) -> std::process::ExitCode {
+    match c {}
+}
