@@ -621,7 +621,7 @@ fn a_cached_verdict_ends_when_its_key_is_withdrawn() {
     let (ours, other) = (Key::Rsa.jwk(json!({ "kid": "rsa" })), Key::OtherRsa.jwk(json!({ "kid": "other" })));
     let request = request(Some(&token(json!({}), json!({}))), None);
     let outcome = || call(&authenticator, &request, now()).map(|authenticated| authenticated.cache).map_err(|failure| failure.kind);
-    keys.put(&set(&[ours.clone()]));
+    keys.put(&set(std::slice::from_ref(&ours)));
     assert_eq!((outcome(), outcome()), (Ok(CacheOutcome::Miss), Ok(CacheOutcome::Hit)));
     keys.put(&set(&[other.clone(), ours]));
     assert_eq!(outcome(), Ok(CacheOutcome::Hit), "a refreshed set that still has the key");
