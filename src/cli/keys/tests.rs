@@ -1,3 +1,5 @@
+//! What `keys create` does to a file, and what it refuses.
+
 use super::*;
 use crate::api_keys::ApiKeys;
 use crate::config::{InputFile, Position};
