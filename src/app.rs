@@ -15,9 +15,10 @@ use crate::proxy::{Generation, Proxy};
 use crate::readiness::Readiness;
 use crate::telemetry::{AccessLog, Metrics, RequestIds, RouteMetrics, Telemetry};
 use crate::tls;
-use crate::upstream::{Connector, Pool, watch_health};
+use crate::upstream::{Connector, Pool, watch_exposure, watch_health};
 use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
+use jiff::Timestamp;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -37,6 +38,8 @@ pub struct Assembly {
     /// What the upstream is told.
     pub identity_headers: Arc<IdentityHeaders>,
     door: Door,
+    /// Of `listen.tls.certificate`; `None` without TLS.
+    certificate_expiry: Option<Timestamp>,
     connector: Connector,
     upstream_scheme: Scheme,
     upstream_authority: Authority,
@@ -49,9 +52,9 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
     let identity_headers = Arc::new(IdentityHeaders::compile(&config.identity_headers));
     let claims: Vec<_> = config.identity_headers.claims.iter().map(|(claim, _)| claim.clone()).collect();
     let authenticator = Authenticator::load(&config.authentication, &claims, policy.clone(), identity_headers.clone(), problems);
-    let server_tls = match &config.listen.transport {
-        Transport::Tls(listen) => tls::server_config(listen, problems),
-        Transport::InsecurePlaintext => None,
+    let (server_tls, certificate_expiry) = match &config.listen.transport {
+        Transport::Tls(listen) => (tls::server_config(listen, problems), tls::expiry(&listen.certificate)),
+        Transport::InsecurePlaintext => (None, None),
     };
     let upstream = &config.upstream;
     let client_tls = upstream.tls.as_ref().and_then(|tls| tls::client_config(tls, &upstream.at, problems));
@@ -64,6 +67,7 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
         policy,
         identity_headers,
         door: Door::new(server_tls, &config.limits),
+        certificate_expiry,
         upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
         connector: Connector::new(upstream, client_tls, config.limits.header_bytes),
         upstream_authority: upstream_authority?,
@@ -74,8 +78,7 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
 fn upstream_authority(upstream: &Upstream, problems: &mut Problems) -> Option<Authority> {
     let text = match &upstream.address {
         UpstreamAddress::Unix(_) => "localhost".to_owned(),
-        UpstreamAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        UpstreamAddress::Tcp { host, port } => format!("{host}:{port}"),
+        tcp @ UpstreamAddress::Tcp { .. } => tcp.to_string(),
     };
     let authority = Authority::try_from(text);
     if authority.is_err() {
@@ -108,12 +111,21 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     let (trigger, drain) = drain();
     let trigger = Arc::new(trigger);
 
-    let Assembly { authenticator, policy, identity_headers, door, connector, upstream_scheme, upstream_authority } = assembly;
+    let Assembly { authenticator, policy, identity_headers, door, certificate_expiry, connector, upstream_scheme, upstream_authority } =
+        assembly;
     watch_key_sets(&authenticator, &readiness, &telemetry.metrics);
+    if let Some(expiry) = certificate_expiry {
+        telemetry.metrics.at_scrape(move |metrics| metrics.certificate_expiry.with_label_values(&["listen"]).set(expiry.as_second()));
+    }
     let upstream_guard = readiness.guard("upstream");
     let health = config.upstream.health.clone();
     let (scheme, authority) = (upstream_scheme.clone(), upstream_authority.clone());
     tokio::task::spawn_local(watch_health(connector.clone(), scheme, authority, health, upstream_guard));
+    if let Some(port) = config.upstream.address.loopback_port() {
+        let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
+        let (guard, accepted) = (readiness.guard("upstream exposure"), config.upstream.insecure_exposed);
+        tokio::spawn(watch_exposure(port, ours, accepted, guard, readiness.watch(), telemetry.metrics.clone()));
+    }
 
     let generation = Arc::new(ArcSwap::from_pointee(Generation {
         routes: Arc::new(route_metrics(&telemetry.metrics, &policy, &authenticator)),
