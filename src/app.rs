@@ -20,12 +20,12 @@ use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
 use jiff::Timestamp;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -149,7 +149,9 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         readiness: readiness.clone(),
         drain: drain.clone(),
         begin_drain: Box::new(move || {
-            begin.announce();
+            if begin.announce() {
+                tracing::info!("draining, as POST /drain asked");
+            }
         }),
     };
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
@@ -192,36 +194,37 @@ fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics:
     });
 }
 
-/// From serving to exit. The port is open and every call served until the drain begins; a second signal ends at once.
+/// From serving to exit. `POST /drain` and the first signal begin the same drain, whichever comes first; as a preStop hook
+/// asks for it and SIGTERM follows, the later one changes nothing. A signal after a signal ends at once.
 async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
-    let mut accepting = pin!(accepting);
-    let delay = tokio::select! {
-        () = &mut accepting => return,
-        signal = signals.next() => {
-            trigger.announce();
-            tracing::info!(signal = signal.name(), "draining");
-            if signal == Ended::Interrupt { Duration::ZERO } else { limits.drain_delay }
+    let interrupted = Notify::new();
+    let signalled = async {
+        let signal = signals.next().await;
+        tracing::info!(signal = signal.name(), "{}", if trigger.announce() { "draining" } else { "draining already" });
+        if signal == Ended::Interrupt {
+            interrupted.notify_one();
         }
-        // POST /drain: as SIGTERM, from a preStop hook.
-        _ = drain.changed() => limits.drain_delay,
+        let signal = signals.next().await;
+        tracing::warn!(signal = signal.name(), "ending at once");
     };
-    let mut forced = pin!(second_signal(signals));
+    let drained = async {
+        drain.changed().await;
+        tokio::select! {
+            () = tokio::time::sleep(limits.drain_delay) => {}
+            () = interrupted.notified() => {}
+        }
+        trigger.begin(Instant::now() + limits.drain);
+        tokio::time::sleep(limits.drain).await;
+        trigger.finish();
+        tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
+        // For those answers to be written, and no longer.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
     tokio::select! {
-        () = &mut forced => return,
-        () = &mut accepting => return,
-        () = tokio::time::sleep(delay) => {}
+        () = accepting => tracing::info!("drained: every connection has ended"),
+        () = drained => {}
+        () = signalled => {}
     }
-    trigger.begin(Instant::now() + limits.drain);
-    tokio::select! {
-        () = &mut forced => return,
-        () = &mut accepting => return tracing::info!("drained: every connection has ended"),
-        () = tokio::time::sleep(limits.drain) => {}
-    }
-    trigger.finish();
-    tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
-    // For those answers to be written, and no longer.
-    const LAST_WORDS: Duration = Duration::from_secs(1);
-    let _ = tokio::time::timeout(LAST_WORDS, accepting).await;
 }
 
 /// Which signal came.
@@ -256,11 +259,6 @@ impl Signals {
             _ = self.interrupt.recv() => Ended::Interrupt,
         }
     }
-}
-
-async fn second_signal(mut signals: Signals) {
-    let signal = signals.next().await;
-    tracing::warn!(signal = signal.name(), "ending at once");
 }
 
 fn start_workers(
