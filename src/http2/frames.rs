@@ -19,6 +19,12 @@ pub(super) struct FrameScanner {
     pub(super) settings_seen: bool,
     /// GOAWAY has come.
     pub(super) going_away: bool,
+    /// Payload bytes of the header block that is coming or came last.
+    block_bytes: usize,
+    /// Payload bytes beyond which the stream of a header block is noted.
+    most: usize,
+    /// The streams whose header blocks have exceeded `most`; for the tap to take.
+    pub(super) oversized: Vec<u32>,
 }
 
 const HEADERS: u8 = 0x1;
@@ -29,8 +35,9 @@ const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 
 impl FrameScanner {
-    /// `preface`: bytes before the first frame; 24 from a client, none from a server.
-    pub(super) fn new(preface: usize) -> FrameScanner {
+    /// `preface`: bytes before the first frame; 24 from a client, none from a server. `most`: payload bytes beyond which
+    /// a header block is oversized.
+    pub(super) fn new(preface: usize, most: usize) -> FrameScanner {
         FrameScanner {
             skip: preface,
             header: [0; 9],
@@ -41,6 +48,9 @@ impl FrameScanner {
             block_open: false,
             settings_seen: false,
             going_away: false,
+            block_bytes: 0,
+            most,
+            oversized: Vec::new(),
         }
     }
 
@@ -73,8 +83,16 @@ impl FrameScanner {
     }
 
     fn frame_began(&mut self) {
-        let [l0, l1, l2, kind, flags, ..] = self.header;
+        let [l0, l1, l2, kind, flags, stream @ ..] = self.header;
         self.skip = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
+        match kind {
+            HEADERS => self.block_bytes = self.skip,
+            CONTINUATION => self.block_bytes = self.block_bytes.saturating_add(self.skip),
+            _ => {}
+        }
+        if matches!(kind, HEADERS | CONTINUATION) && self.block_bytes > self.most {
+            self.oversized.push(u32::from_be_bytes(stream) & 0x7fff_ffff);
+        }
         self.in_payload = true;
         self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
         self.ends_settings = kind == SETTINGS && flags & ACK == 0;
@@ -103,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_block_is_open_until_the_last_byte_of_its_last_frame() {
-        let mut scanner = FrameScanner::new(24);
+        let mut scanner = FrameScanner::new(24, 99);
         scanner.advance(&[b'x'; 24]);
         let settings = frame(SETTINGS, 0, 6);
         scanner.advance(&settings[..14]);
@@ -122,8 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn a_block_is_measured_over_all_its_frames() {
+        let mut scanner = FrameScanner::new(0, 99);
+        scanner.advance(&frame(HEADERS, 0, 50));
+        scanner.advance(&frame(CONTINUATION, END_HEADERS, 49));
+        assert!(scanner.oversized.is_empty());
+        scanner.advance(&frame(HEADERS, 0, 50));
+        scanner.advance(&frame(CONTINUATION, END_HEADERS, 50));
+        assert_eq!(scanner.oversized, [1]);
+    }
+
+    #[test]
     fn an_acknowledgement_is_not_the_first_settings() {
-        let mut scanner = FrameScanner::new(0);
+        let mut scanner = FrameScanner::new(0, 99);
         scanner.advance(&frame(SETTINGS, ACK, 0));
         assert!(!scanner.settings_seen);
         scanner.advance(&frame(SETTINGS, 0, 0));
@@ -134,7 +163,7 @@ mod tests {
         #[test]
         fn pieces_do_not_matter(kinds in prop::collection::vec((0u8..12, any::<u8>(), 0usize..40), 0..12), cut in 1usize..17) {
             let stream: Vec<u8> = kinds.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length)).collect();
-            let (mut whole, mut pieces) = (FrameScanner::new(0), FrameScanner::new(0));
+            let (mut whole, mut pieces) = (FrameScanner::new(0, 99), FrameScanner::new(0, 99));
             whole.advance(&stream);
             stream.chunks(cut).for_each(|piece| pieces.advance(piece));
             prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));

@@ -19,6 +19,8 @@ pub struct TapState {
     settings_seen: Cell<bool>,
     going_away: Cell<bool>,
     timed_out: Cell<Option<&'static str>>,
+    /// Streams with a header block larger on the wire than any acceptable one.
+    oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
     waiting: RefCell<Option<Waker>>,
 }
@@ -38,11 +40,23 @@ impl TapState {
         self.going_away.get()
     }
 
+    /// Whether a header block of this stream was larger on the wire than any acceptable one. h2 drops what exceeds its
+    /// limit from trailers without a word, so what it hands over proves nothing.
+    pub fn take_oversized(&self, stream: u32) -> bool {
+        let mut oversized = self.oversized.borrow_mut();
+        let before = oversized.len();
+        oversized.retain(|noted| *noted != stream);
+        oversized.len() < before
+    }
+
     /// Which of the tap's own timers ended the connection: `handshake` or `header_block`.
     pub fn timed_out(&self) -> Option<&'static str> {
         self.timed_out.get()
     }
 }
+
+/// Streams noted at a time.
+const MOST_OVERSIZED: usize = 1024;
 
 /// A socket whose inbound frames are watched.
 #[derive(Debug)]
@@ -59,22 +73,31 @@ impl FrameTap {
     /// A connection accepted from a client: 24 bytes of preface come first, and everything up to its first SETTINGS must
     /// have come by `handshake`.
     pub fn accepted(io: Io, handshake: Instant, header_block: Duration) -> (FrameTap, Rc<TapState>) {
-        FrameTap::new(io, 24, Some(handshake), header_block)
+        // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
+        FrameTap::new(io, FrameScanner::new(24, usize::MAX), Some(handshake), header_block)
     }
 
-    /// A connection made to a server; who connects watches the time until its first SETTINGS.
-    pub fn connected(io: Io, header_block: Duration) -> (FrameTap, Rc<TapState>) {
-        FrameTap::new(io, 0, None, header_block)
+    /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
+    /// `header_bytes` on the wire are noted.
+    pub fn connected(io: Io, header_block: Duration, header_bytes: usize) -> (FrameTap, Rc<TapState>) {
+        FrameTap::new(io, FrameScanner::new(0, header_bytes), None, header_block)
     }
 
-    fn new(io: Io, preface: usize, handshake: Option<Instant>, header_block: Duration) -> (FrameTap, Rc<TapState>) {
+    fn new(io: Io, scanner: FrameScanner, handshake: Option<Instant>, header_block: Duration) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState::default());
         let timer = handshake.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        (FrameTap { io, scanner: FrameScanner::new(preface), state: state.clone(), header_block, timer }, state)
+        (FrameTap { io, scanner, state: state.clone(), header_block, timer }, state)
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
+        for stream in self.scanner.oversized.drain(..) {
+            let mut oversized = self.state.oversized.borrow_mut();
+            // Calls take theirs when they end; a peer that sends more than that to streams nobody reads is not counted.
+            if oversized.len() < MOST_OVERSIZED && !oversized.contains(&stream) {
+                oversized.push(stream);
+            }
+        }
         if self.scanner.going_away {
             self.state.going_away.set(true);
         }

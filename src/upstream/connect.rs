@@ -54,7 +54,7 @@ impl Connector {
     async fn attempt(&self) -> Result<Connected, String> {
         let io = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
-        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10));
+        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
         let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)

@@ -109,7 +109,8 @@ struct UpstreamStream {
     /// `None` once END_STREAM was sent, or the upstream wants no more.
     sink: Option<SendStream<Bytes>>,
     answer: Answer,
-    _slot: Slot,
+    slot: Slot,
+    id: u32,
 }
 
 enum Answer {
@@ -130,7 +131,8 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool) -> Result
     };
     let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
     passage.record.upstream_started();
-    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), _slot: slot })
+    let id = response.stream_id().as_u32();
+    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id })
 }
 
 /// Both directions of one call at once.
@@ -190,6 +192,9 @@ impl Exchange<'_> {
         let relayed = ready!(self.client.download(|sink| relay.poll(cx, sink)));
         let bytes_out = relay.bytes();
         match relayed {
+            Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {
+                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes)))
+            }
             Ok(Relayed::Ended) => {
                 self.client.ended();
                 Poll::Ready(Ok(Finished { code: *code, bytes_out }))
@@ -209,6 +214,8 @@ impl Exchange<'_> {
 /// What an error on the upstream's stream means.
 fn broken(error: h2::Error) -> Ended {
     match error.reason() {
+        // What h2 itself does with a response head over its limit.
+        Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_library() => Ended::Headers(Unacceptable::Bytes),
         Some(reason) if error.is_reset() => Ended::Reset(reason),
         _ => Ended::Lost(error.to_string()),
     }

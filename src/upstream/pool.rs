@@ -49,6 +49,11 @@ impl Slot {
         self.0.sender.clone()
     }
 
+    /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
+    pub(super) fn oversized(&self, stream: u32) -> bool {
+        self.0.tap.take_oversized(stream)
+    }
+
     /// No further call is to use this connection.
     pub(super) fn condemn(&self) {
         self.0.dead.set(true);
