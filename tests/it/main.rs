@@ -10,6 +10,7 @@ mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
 mod drain; // SIGTERM
+mod google; // Google ID tokens
 mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
@@ -19,4 +20,5 @@ mod jwks; // key sets from a URL
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
