@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
 use jiff::Timestamp;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,8 +105,8 @@ pub fn run(config: Config, assembly: Assembly) -> io::Result<()> {
 }
 
 async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) -> io::Result<()> {
-    let traffic = listener::bind(config.listen.address).map_err(|error| named(error, "listen.address"))?;
-    let operations_port = listener::bind(config.operations).map_err(|error| named(error, "operations.address"))?;
+    let traffic = bind("listen.address", config.listen.address)?;
+    let operations_port = bind("operations.address", config.operations)?;
     let signals = Signals::new()?;
     let readiness = Readiness::new();
     let (trigger, drain) = drain();
@@ -295,8 +296,8 @@ fn announce(listener: &TcpListener, what: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn named(error: io::Error, key: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{key} cannot be listened on: {error}"))
+fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    listener::bind(address).map_err(|error| io::Error::new(error.kind(), format!("{key} {address} cannot be listened on: {error}")))
 }
 
 /// A panic ends the task it happens in and nothing else; it must be seen all the same.

@@ -87,7 +87,8 @@ fn explained(error: &io::Error, address: SocketAddr) -> io::Error {
 fn ask(mut stream: TcpStream, address: SocketAddr) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "POST /drain HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
+    let request = format!("POST /drain HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut line = Vec::new();
     BufReader::new(io::Read::take(stream, LONGEST_LINE)).read_until(b'\n', &mut line)?;
     match status(&line) {
