@@ -30,7 +30,7 @@ impl Desk {
 fn help_is_complete_and_version_is_told() {
     let help = command(&["--help"], "");
     assert_eq!(help.status.code(), Some(0));
-    for name in ["run", "check", "explain", "keys", "demo"] {
+    for name in ["run", "check", "explain", "keys", "drain", "demo"] {
         assert!(said(&help).contains(name), "{name}");
         let output = command(&[name, "--help"], "");
         assert_eq!(output.status.code(), Some(0), "{name}");
