@@ -1,0 +1,43 @@
+# One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, and a C toolchain with cmake.
+
+CARGO ?= cargo
+PYTHON ?= python3
+VENV := .venv
+# The stamp stands for the installed requirements: touching the list makes the environment anew.
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint check bench ci
+
+help:
+	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
+	@echo 'make test    every test; sets up the Python environment they need'
+	@echo 'make lint    format, clippy and documentation, warnings denied'
+	@echo 'make check   the example configuration'
+	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
+	@echo 'make ci      all that CI runs'
+
+demo:
+	$(CARGO) run --locked --quiet -- demo
+
+test: $(STAMP)
+	$(CARGO) test --locked
+
+# A half-made environment must never look finished: the stamp comes last.
+$(STAMP): tests/python/requirements.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/python/requirements.txt
+	touch $@
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+check:
+	$(CARGO) run --locked --quiet -- check --config config.example.yaml
+
+bench:
+	$(CARGO) bench --locked --bench side_by_side
+
+ci: lint test check

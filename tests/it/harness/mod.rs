@@ -1,0 +1,41 @@
+//! What the tests stand on: the real binary, real gRPC peers in Python, and hostile peers in Rust.
+//!
+//! Everything listens on port 0 and is stopped by `Drop`; every wait ends on the event waited for, with a bound that only
+//! decides how long a failure takes.
+
+pub mod doorward;
+pub mod frames;
+pub mod key_server;
+pub mod process;
+pub mod python;
+pub mod raw_upstream;
+pub mod site;
+pub mod token;
+pub mod wire;
+
+pub use doorward::{Doorward, command};
+pub use frames::{Frames, kind};
+pub use key_server::KeyServer;
+pub use python::{Answer, Call, PythonUpstream, call};
+pub use raw_upstream::RawUpstream;
+pub use site::{API_KEY, Site, configuration, standard};
+pub use token::{claims, now, token};
+pub use wire::{Wire, WireAnswer, request};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test fails. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks until there is an answer.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,112 @@
+//! A child process whose output is collected line by line and who does not outlive its test.
+
+use super::{PATIENCE, eventually};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Lines as they arrive.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn collect(from: impl Read + Send + 'static) -> Lines {
+        let lines = Lines::default();
+        let into = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+                into.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        lines
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn text(&self) -> String {
+        self.all().join("\n")
+    }
+}
+
+pub struct Process {
+    child: Child,
+    pub stdout: Lines,
+    pub stderr: Lines,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Process {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` sets up what is needed"));
+        let stdout = Lines::collect(child.stdout.take().unwrap());
+        let stderr = Lines::collect(child.stderr.take().unwrap());
+        Process { child, stdout, stderr }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, without the `SIG`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    pub fn has_exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for the end of the process, at most `within`.
+    #[track_caller]
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.has_exited() {
+                return status;
+            }
+            assert!(started.elapsed() < within, "still running after {within:?}; stderr:\n{}", self.stderr.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The first thing `pick` finds in the lines of `of`; fails at once when the process ends without it.
+    #[track_caller]
+    pub fn find<T>(&mut self, what: &str, of: fn(&Process) -> &Lines, pick: impl Fn(&str) -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            let ended = self.has_exited();
+            if let Some(found) = of(self).all().iter().find_map(|line| pick(line)) {
+                return found;
+            }
+            let late = started.elapsed() > PATIENCE;
+            assert!(!late && ended.is_none(), "no {what} ({ended:?}); stderr:\n{}\nstdout:\n{}", self.stderr.text(), self.stdout.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Closes standard input by ending the process at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits until `lines` holds one that `pick` takes.
+#[track_caller]
+pub fn line<T>(lines: &Lines, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+    eventually(what, || lines.all().iter().find_map(|line| pick(line)))
+}

@@ -1,0 +1,217 @@
+//! The real grpcio, as client and as server (`tests/python/`).
+
+use super::Doorward;
+use super::process::{Process, line};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Python with what `tests/python/requirements.txt` names; `make test` makes it.
+fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let interpreter = std::env::var_os("DOORWARD_TEST_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
+    assert!(interpreter.exists(), "{} is missing: run `make test`, which makes it", interpreter.display());
+    let mut command = Command::new(interpreter);
+    command.arg(root.join("tests/python").join(script)).env("GRPC_VERBOSITY", "ERROR").env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Runs a script with JSON on standard input; its standard output.
+fn run(script: &str, order: &Value) -> String {
+    let mut child = python(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(order.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A token made by PyJWT; `expires_in` among the claims becomes `exp`, as a datetime.
+pub fn pyjwt(claims: Value, key: &str, algorithm: &str) -> String {
+    run("mint.py", &json!({"claims": claims, "key": key, "algorithm": algorithm}))
+}
+
+/// A gRPC service without any authentication.
+pub struct PythonUpstream {
+    process: Process,
+    port: u16,
+}
+
+impl PythonUpstream {
+    pub fn start() -> PythonUpstream {
+        PythonUpstream::start_with(&[])
+    }
+
+    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`.
+    pub fn start_with(arguments: &[&str]) -> PythonUpstream {
+        let mut process = Process::spawn(python("upstream.py").args(arguments));
+        let port = process.find(
+            "port of the Python service",
+            |p| &p.stdout,
+            |line| serde_json::from_str::<Value>(line).ok()?.get("port")?.as_u64().and_then(|port| u16::try_from(port).ok()),
+        );
+        PythonUpstream { process, port }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Every event so far that is of this kind, `call` or `end`.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        let lines = self.process.stdout.all();
+        lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|event| event["event"] == kind).collect()
+    }
+
+    /// Calls that have reached the service, the proxy's own health checks aside.
+    pub fn calls(&self) -> Vec<Value> {
+        self.events("call")
+    }
+
+    /// The first end of a call of `method`, once it has happened.
+    #[track_caller]
+    pub fn ended(&self, method: &str) -> Value {
+        line(&self.process.stdout, "the end of a call at the service", |line| {
+            serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "end" && event["method"] == method)
+        })
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// One call for the Python client.
+#[derive(Clone)]
+pub struct Call(Value);
+
+/// A call of `method` without metadata; its kind follows from the method's name.
+pub fn call(method: &str) -> Call {
+    Call(json!({"method": method, "metadata": []}))
+}
+
+impl Call {
+    pub fn metadata(mut self, name: &str, value: &str) -> Call {
+        self.0["metadata"].as_array_mut().unwrap().push(json!([name, value]));
+        self
+    }
+
+    pub fn binary(self, name: &str, value: &[u8]) -> Call {
+        let value = STANDARD.encode(value);
+        self.metadata(name, &value)
+    }
+
+    pub fn bearer(self, token: &str) -> Call {
+        self.metadata("authorization", &format!("Bearer {token}"))
+    }
+
+    pub fn api_key(self, key: &str) -> Call {
+        self.metadata("x-api-key", key)
+    }
+
+    /// What the Python service shall do.
+    pub fn behaviour(self, behaviour: Value) -> Call {
+        let ascii: String = behaviour
+            .to_string()
+            .encode_utf16()
+            .map(|unit| char::from_u32(unit.into()).filter(char::is_ascii).map_or_else(|| format!("\\u{unit:04x}"), String::from))
+            .collect();
+        self.metadata("x-behaviour", &ascii)
+    }
+
+    /// Any other member of a call, as `client.py` documents them.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Call {
+        self.0[name] = value.into();
+        self
+    }
+}
+
+impl Doorward {
+    /// Makes the calls, in order on one channel, from a real grpcio client.
+    #[track_caller]
+    pub fn calls(&self, calls: &[Call]) -> Vec<Answer> {
+        self.calls_as(&json!({}), calls)
+    }
+
+    /// The same with more members of the order: `certificate` and `key`, or another `target`.
+    #[track_caller]
+    pub fn calls_as(&self, more: &Value, calls: &[Call]) -> Vec<Answer> {
+        let mut order = json!({"target": self.target(), "ca": self.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let results: Vec<Value> = serde_json::from_str(&run("client.py", &order)).unwrap();
+        assert_eq!(results.len(), calls.len());
+        results.into_iter().map(Answer).collect()
+    }
+
+    #[track_caller]
+    pub fn call(&self, call: Call) -> Answer {
+        self.calls(&[call]).remove(0)
+    }
+}
+
+/// What the Python client saw.
+#[derive(Clone, Debug)]
+pub struct Answer(pub Value);
+
+impl Answer {
+    pub fn code(&self) -> u64 {
+        self.0["code"].as_u64().unwrap()
+    }
+
+    pub fn details(&self) -> &str {
+        self.0["details"].as_str().unwrap_or_default()
+    }
+
+    /// `reason` of the ErrorInfo, empty when there is none.
+    pub fn reason(&self) -> &str {
+        self.0["reason"].as_str().unwrap_or_default()
+    }
+
+    /// Code and reason, for tables.
+    pub fn refusal(&self) -> (u64, &str) {
+        (self.code(), self.reason())
+    }
+
+    pub fn messages(&self) -> Vec<&str> {
+        self.0["messages"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+    }
+
+    /// Values of a trailing-metadata name in order.
+    pub fn trailing(&self, name: &str) -> Vec<&str> {
+        values(&self.0["trailing"], name)
+    }
+
+    pub fn initial(&self, name: &str) -> Vec<&str> {
+        values(&self.0["initial"], name)
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.0["seconds"].as_f64().unwrap()
+    }
+
+    /// The service's report of a successful unary or client-streaming call.
+    #[track_caller]
+    pub fn report(&self) -> Value {
+        assert_eq!(self.code(), 0, "{self:?}");
+        serde_json::from_str(self.messages()[0]).unwrap()
+    }
+
+    /// What the service saw of one metadata name, in order.
+    #[track_caller]
+    pub fn upstream_saw(&self, name: &str) -> Vec<String> {
+        values(&self.report()["metadata"], name).into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// The values of one name in a list of pairs.
+pub fn values<'a>(pairs: &'a Value, name: &str) -> Vec<&'a str> {
+    let pairs = pairs.as_array().map(Vec::as_slice).unwrap_or_default();
+    pairs.iter().filter(|pair| pair[0] == name).filter_map(|pair| pair[1].as_str()).collect()
+}

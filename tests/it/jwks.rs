@@ -1,0 +1,183 @@
+//! Key sets from a URL: fetched once for everyone, rotated, and never the reason that a wrong token gets in.
+
+use crate::harness::token::{OTHER_RSA, RSA};
+use crate::harness::*;
+use serde_json::{Value, json};
+
+const METHOD: &str = "/demo.v1.Echo/Unary";
+
+fn provider(source: &str) -> String {
+    format!(
+        "authentication:\n  jwt:\n    - {{ name: remote, issuer: https://issuer.test/, audiences: [users-api], algorithms: [RS256], {source}, cooldown: 1s, timeout: 2s }}\n\
+         authorization: {{ default: authenticated }}\n"
+    )
+}
+
+fn with_url(server: &KeyServer) -> String {
+    provider(&format!("jwks_url: \"{}\"", server.url()))
+}
+
+fn first() -> Call {
+    call(METHOD).bearer(&RSA.token(&claims(json!({}))))
+}
+
+fn other() -> Call {
+    call(METHOD).bearer(&OTHER_RSA.token(&claims(json!({}))))
+}
+
+#[test]
+fn a_set_is_fetched_once_for_everyone() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let doorward = Site::new().start(&configuration(&upstream.url(), &with_url(&server)));
+    let calls: Vec<Call> =
+        (0..20).map(|number| call(METHOD).bearer(&RSA.token(&claims(json!({"jti": number})))).with("together", true)).collect();
+    assert!(doorward.calls(&calls).iter().all(|answer| answer.code() == 0));
+    assert_eq!(server.fetches(), 1);
+    assert_eq!(doorward.metric("doorward_key_set_fetches_total", &["provider=\"remote\""]), 1.0);
+}
+
+#[test]
+fn an_outage_before_the_first_set_is_unavailable_never_unauthenticated_and_ends_by_itself() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    let mut doorward = Site::new().start_unready(&configuration(&upstream.url(), &with_url(&server)));
+    let answers = doorward.calls(&[first(), other()]);
+    assert_eq!(answers.iter().map(Answer::refusal).collect::<Vec<_>>(), [(14, "KEYS_UNAVAILABLE"); 2]);
+    assert!(answers.iter().all(|answer| answer.seconds() < 5.0), "{answers:?}");
+    assert_eq!((doorward.get("/readyz").0, doorward.get("/startupz").0), (503, 200));
+    assert!(doorward.get("/readyz?verbose").1.contains("remote"));
+    server.answer("500 Internal Server Error", "{}");
+    assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"));
+    server.publish(&[&RSA.jwk]);
+    doorward.wait_ready();
+    assert_eq!(doorward.call(first()).code(), 0);
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[test]
+fn readiness_may_ignore_a_provider() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    let rest = with_url(&server).replace("cooldown: 1s", "readiness: ignored, cooldown: 1s");
+    let doorward = Site::new().start(&configuration(&upstream.url(), &rest));
+    assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"));
+}
+
+#[test]
+fn an_outage_after_the_first_set_is_not_noticed() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let doorward =
+        Site::new().start(&configuration(&upstream.url(), &with_url(&server).replace("cooldown: 1s", "refresh: 1s, cooldown: 1s")));
+    server.fail();
+    let fetches = server.fetches();
+    eventually("a refresh that fails", || (server.fetches() > fetches).then_some(()));
+    assert_eq!(doorward.call(first()).code(), 0);
+    // A refreshed set without one usable key keeps the old ones.
+    server.publish(&[&json!({"kty": "oct", "k": "c2VjcmV0"})]);
+    let fetches = server.fetches();
+    eventually("two more", || (server.fetches() > fetches + 1).then_some(()));
+    assert_eq!(doorward.call(first()).code(), 0);
+    assert_eq!(doorward.get("/readyz").0, 200);
+}
+
+#[test]
+fn a_rotated_key_is_found_by_one_fetch_after_the_cooldown() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let doorward = Site::new().start(&configuration(&upstream.url(), &with_url(&server)));
+    assert_eq!(doorward.call(first()).code(), 0);
+    server.publish(&[&RSA.jwk, &OTHER_RSA.jwk]);
+    eventually("the new key", || (doorward.call(other()).code() == 0).then_some(()));
+    assert_eq!(doorward.call(first()).code(), 0, "the old one stays");
+    server.publish(&[&OTHER_RSA.jwk]);
+    let fetches = server.fetches();
+    assert!(fetches <= 4, "{fetches}");
+}
+
+#[test]
+fn unknown_kids_do_not_flood_the_key_server() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let rest = with_url(&server).replace("cooldown: 1s", "cooldown: 1h");
+    let doorward = Site::new().start(&configuration(&upstream.url(), &rest));
+    let of = |kid: usize| {
+        let header = json!({"alg": "RS256", "kid": format!("invented-{kid}")}).to_string();
+        call(METHOD).bearer(&OTHER_RSA.sign(&header, &claims(json!({})).to_string())).with("together", true)
+    };
+    let answers = doorward.calls(&(0..50).map(of).collect::<Vec<_>>());
+    assert!(answers.iter().all(|answer| answer.refusal() == (16, "TOKEN_KEY_UNKNOWN")), "{:?}", answers[0]);
+    assert!(server.fetches() <= 2, "{}", server.fetches());
+}
+
+#[test]
+fn one_strange_key_does_not_lose_the_set_and_unusable_ones_are_ignored() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    let changed = |changes: Value| {
+        let mut jwk = OTHER_RSA.jwk.clone();
+        jwk.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        jwk
+    };
+    let (encryption, operations, algorithm) =
+        (changed(json!({"use": "enc"})), changed(json!({"key_ops": ["encrypt"]})), changed(json!({"alg": "RSA-OAEP"})));
+    let (broken, strange) = (changed(json!({"n": "!"})), json!({"kty": "quantum", "kid": 7}));
+    // What everybody knows as an HMAC secret must not become one.
+    let symmetric = json!({"kty": "oct", "kid": "other", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"});
+    server.publish(&[&strange, &symmetric, &encryption, &operations, &algorithm, &broken, &json!("no object"), &RSA.jwk]);
+    let doorward = Site::new().start(&configuration(&upstream.url(), &with_url(&server)));
+    assert_eq!(doorward.call(first()).code(), 0);
+    let refused = doorward.call(other());
+    assert!(["TOKEN_KEY_UNKNOWN", "TOKEN_ALGORITHM"].contains(&refused.reason()) && refused.code() == 16, "{refused:?}");
+}
+
+#[test]
+fn several_keys_may_share_a_kid() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    let mut twin = OTHER_RSA.jwk.clone();
+    twin["kid"] = json!("first");
+    server.publish(&[&twin, &RSA.jwk]);
+    let doorward = Site::new().start(&configuration(&upstream.url(), &with_url(&server)));
+    assert_eq!(doorward.call(first()).code(), 0, "the second of that kid");
+}
+
+#[test]
+fn what_a_key_server_must_not_do_counts_as_an_outage() {
+    let (upstream, elsewhere) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let redirect = format!("302 Found\r\nlocation: {}", elsewhere.url());
+    let huge = format!("{{\"padding\": \"{}\", \"keys\": [{}]}}", "x".repeat(2 << 20), RSA.jwk);
+    let many = json!({"keys": vec![RSA.jwk.clone(); 101]}).to_string();
+    let server = KeyServer::down();
+    let doorward = Site::new().start_unready(&configuration(&upstream.url(), &with_url(&server)));
+    for (what, status, body) in [
+        ("a redirect", redirect.as_str(), ""),
+        ("more than a megabyte", "200 OK", &huge),
+        ("more than a hundred keys", "200 OK", &many),
+        ("no JSON", "200 OK", "<html>"),
+    ] {
+        server.answer(status, body);
+        let fetches = server.fetches();
+        eventually("a fetch", || (server.fetches() > fetches).then_some(()));
+        assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"), "{what}");
+    }
+    assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
+    assert!(upstream.calls().is_empty());
+}
+
+#[test]
+fn discovery_names_the_set_and_its_issuer_must_be_ours() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
+    let issuer = server.origin();
+    let rest = provider("discovery: true").replace("https://issuer.test/", &issuer);
+    let of_issuer = call(METHOD).bearer(&RSA.token(&claims(json!({ "iss": issuer }))));
+    let document = |issuer: &str| json!({"issuer": issuer, "jwks_uri": server.url()}).to_string();
+    server.answer_at("/.well-known/openid-configuration", "200 OK", &document("https://somebody.else/"));
+    let mut doorward = Site::new().start_unready(&configuration(&upstream.url(), &rest));
+    assert_eq!(doorward.call(of_issuer.clone()).refusal(), (14, "KEYS_UNAVAILABLE"));
+    server.answer_at("/.well-known/openid-configuration", "200 OK", &document(&issuer));
+    doorward.wait_ready();
+    assert_eq!(doorward.call(of_issuer).code(), 0);
+}
+
+#[test]
+fn the_fetch_is_https_except_on_loopback() {
+    let site = Site::new();
+    let rest = provider("jwks_url: \"http://auth.example.com/jwks.json\"");
+    let path = site.write("doorward.yaml", configuration("http://127.0.0.1:1", &rest));
+    let output = command(&["check", "--config", path.to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,22 @@
+//! The integration tests: the real binary between real peers. One module a subject, each test named after the line it proves.
+#![allow(missing_docs, unreachable_pub)] // nothing here is anybody's interface
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is how a test fails, in its helpers too
+
+mod access_log; // one JSON line a call, no secret in it
+mod architecture; // imports only go down; files say what they are for
+mod authorization; // which rule decides, and what a refusal says
+mod calls; // every kind of call passes unchanged
+mod commands; // the command line and its exit codes
+mod configuration; // every error at once, nothing bound when bad
+mod credentials; // every refusal of authentication
+mod drain; // SIGTERM
+mod guide_token; // the typical service of the gRPC guides
+mod harness; // the binary, the Python peers, the hostile peers
+mod header_limits; // header lists over their limit, both directions
+mod hostile_clients; // handshakes without end, floods, bad frames
+mod identity_headers; // what the upstream is told, and by nobody else
+mod jwks; // key sets from a URL
+mod operations; // probes, metrics, gRPC health
+mod paths_and_authority; // what is decided on is what the upstream sees
+mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod upstream_failures; // missing, dying, misbehaving upstreams
