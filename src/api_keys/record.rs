@@ -47,6 +47,15 @@ impl KeyType {
             _ => None,
         }
     }
+
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyType::Service => "service",
+            KeyType::Cli => "cli",
+            KeyType::Webhook => "webhook",
+        }
+    }
 }
 
 /// Why a key that is known is not valid.

@@ -43,11 +43,15 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::Command),
     /// A sample service, a certificate, a key, a token and the proxy in front, with calls to paste; needs no file
-    Demo,
+    Demo {
+        /// Make the calls, print the answers and end
+        #[arg(long)]
+        exit: bool,
+    },
 }
 
 /// Where the configuration is.
-#[derive(Args)]
+#[derive(Args, Debug)]
 struct Files {
     /// A YAML file; `-` reads standard input. Repeated: the files together are one configuration
     #[arg(long = "config", value_name = "FILE", required = true)]
@@ -69,7 +73,7 @@ pub fn main() -> ExitCode {
         Command::Check(files) => check::check(&files.config),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Keys(command) => keys::keys(command),
-        Command::Demo => demo::demo(),
+        Command::Demo { exit } => demo::demo(exit),
     }
 }
 

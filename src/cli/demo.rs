@@ -1,4 +1,0 @@
-//! STUB
-pub(super) fn demo() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}

@@ -1,6 +1,0 @@
-//! STUB
-#[derive(clap::Subcommand)]
-pub(super) enum Command {}
-pub(super) fn keys(c: Command) -> std::process::ExitCode {
-    match c {}
-}
