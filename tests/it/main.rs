@@ -9,6 +9,7 @@ mod calls; // every kind of call passes unchanged
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
+mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
