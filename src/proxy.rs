@@ -64,8 +64,17 @@ pub struct Proxy {
     pub request_ids: RequestIds,
 }
 
+/// How a call ended, as its connection sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client got an answer, whosever it was.
+    Answered,
+    /// The client reset the stream, or is gone.
+    ClientGone,
+}
+
 /// Carries one call from its request head to the end of its answer.
-pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Ending {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
     let (head, body) = request.into_parts();
@@ -88,8 +97,12 @@ pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<R
             record.refused("REQUEST_MALFORMED", None);
             record.finish(Code::Internal);
         }
-        Err(NotServed::ClientGone) => record.finish(Code::Cancelled),
+        Err(NotServed::ClientGone) => {
+            record.finish(Code::Cancelled);
+            return Ending::ClientGone;
+        }
     }
+    Ending::Answered
 }
 
 /// Why the upstream's own answer was not passed on.

@@ -158,3 +158,99 @@ fn bytes(jwk: &Map<String, Value>, member: &str) -> Result<Vec<u8>, &'static str
     let text = text(jwk, member)?.ok_or("a member that its kind needs is missing")?;
     URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member that should be base64url is not")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use serde_json::json;
+
+    const ALGORITHMS: [Algorithm; 5] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::HS256];
+
+    fn usable_in_url(jwk: Value) -> Result<(), &'static str> {
+        usable(&jwk, Symmetric::Ignored, &ALGORITHMS).map(|_| ())
+    }
+
+    #[test]
+    fn good_keys_of_every_kind_are_usable() {
+        for key in [Key::Rsa, Key::P256, Key::P384, Key::Ed25519] {
+            assert_eq!(usable_in_url(key.jwk(json!({ "kid": "1", "use": "sig", "key_ops": ["verify"], "x5c": ["…"] }))), Ok(()), "{key:?}");
+        }
+        assert_eq!(usable_in_url(Key::Ed25519.jwk(json!({ "alg": "Ed25519" }))), Ok(()));
+        let secret = Key::Shared.jwk(json!({}));
+        assert!(usable_in_url(secret.clone()).is_err());
+        assert!(usable(&secret, Symmetric::Accepted, &ALGORITHMS).is_ok());
+        assert!(usable(&json!({ "kty": "oct", "k": "c2hvcnQ" }), Symmetric::Accepted, &ALGORITHMS).is_err());
+    }
+
+    #[test]
+    fn what_a_key_says_of_itself_binds_it() {
+        for (members, reason) in [
+            (json!({ "use": "enc" }), "`use`"),
+            (json!({ "use": ["sig"] }), "text"),
+            (json!({ "key_ops": ["sign"] }), "`key_ops`"),
+            (json!({ "key_ops": "verify" }), "`key_ops`"),
+            (json!({ "alg": "RSA-OAEP" }), "`alg`"),
+            (json!({ "alg": "ES256" }), "fits none"),
+            (json!({ "alg": "RS512" }), "fits none"),
+            (json!({ "kid": 1 }), "text"),
+            (json!({ "d": "AQAB" }), "private"),
+            (json!({ "p": "AQAB" }), "private"),
+            (json!({ "kty": "rsa" }), "`kty`"),
+            (json!({ "e": "AQAB=" }), "base64url"),
+        ] {
+            let found = usable_in_url(Key::Rsa.jwk(members.clone())).unwrap_err();
+            assert!(found.contains(reason), "{members} {found}");
+        }
+        let mut without_modulus = Key::Rsa.jwk(json!({}));
+        merge(&mut without_modulus, json!({ "n": null }));
+        assert!(usable_in_url(without_modulus).is_err());
+    }
+
+    #[test]
+    fn weak_and_malformed_keys_are_left_out() {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        for exponent in [&[1][..], &[2], &[1, 0, 0], &[0]] {
+            assert!(usable_in_url(Key::Rsa.jwk(json!({ "e": encode(exponent) }))).is_err());
+        }
+        assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[0xff; 128]) }))).unwrap_err().contains("2048"));
+        // Leading zeros do not make a modulus longer.
+        assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[[0; 128], [0xff; 128]].concat()) }))).is_err());
+        let mut identity_point = [0; 32];
+        identity_point[0] = 1;
+        assert!(usable_in_url(Key::Ed25519.jwk(json!({ "x": encode(&identity_point) }))).unwrap_err().contains("small order"));
+        assert!(usable_in_url(Key::Ed25519.jwk(json!({ "x": encode(&[7; 31]) }))).is_err());
+        assert!(usable_in_url(Key::Ed25519.jwk(json!({ "crv": "X25519" }))).is_err());
+        assert!(usable_in_url(Key::P256.jwk(json!({ "crv": "P-384" }))).is_err());
+        assert!(usable_in_url(Key::P256.jwk(json!({ "crv": "secp256k1" }))).is_err());
+        assert!(usable_in_url(Key::P256.jwk(json!({ "x": encode(&[7; 32]) }))).unwrap_err().contains("point"));
+        assert!(usable_in_url(Key::P256.jwk(json!({ "x": encode(&[0; 33]) }))).is_err());
+    }
+
+    #[test]
+    fn one_strange_key_does_not_lose_the_set() {
+        let strange = [json!(null), json!("key"), json!({}), json!({ "kty": "RSA" }), json!({ "kty": 1 })];
+        let keys: Vec<Value> = strange.into_iter().chain([Key::Rsa.jwk(json!({ "kid": "1" }))]).collect();
+        let (parsed, left_out) = KeySet::parse(&set(&keys), Symmetric::Ignored, &ALGORITHMS).unwrap();
+        assert_eq!((parsed.keys.len(), left_out.len()), (1, 5));
+        assert!(
+            matches!(KeySet::parse(&set(&keys[..5]), Symmetric::Ignored, &ALGORITHMS), Err(Unusable::NoKey(reasons)) if reasons.len() == 5)
+        );
+        for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
+            assert_eq!(KeySet::parse(bad.as_bytes(), Symmetric::Ignored, &ALGORITHMS).unwrap_err(), Unusable::Malformed, "{bad}");
+        }
+        let many = vec![Key::Ed25519.jwk(json!({})); 150];
+        let (parsed, left_out) = KeySet::parse(&set(&many), Symmetric::Ignored, &ALGORITHMS).unwrap();
+        assert_eq!((parsed.keys.len(), left_out.len()), (100, 1));
+        assert_eq!(parsed.candidates(Algorithm::EdDSA, None).count(), 16);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_document_panics(text in "\\PC{0,80}", n in ".{0,40}", x in "[A-Za-z0-9_-]{43}") {
+            let _ = KeySet::parse(text.as_bytes(), Symmetric::Accepted, &ALGORITHMS);
+            let keys = [json!({ "kty": "RSA", "n": n, "e": n }), json!({ "kty": "EC", "crv": "P-256", "x": x, "y": x }), json!({ "kty": "OKP", "crv": "Ed25519", "x": x })];
+            let _ = KeySet::parse(&set(&keys), Symmetric::Accepted, &ALGORITHMS);
+        }
+    }
+}

@@ -16,6 +16,8 @@ mod jws;
 mod provider;
 mod remote_key_set;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod verification_key;
 mod weak_keys;

@@ -4,14 +4,17 @@
 use super::Door;
 use super::worker::Worker;
 use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
-use crate::proxy;
+use crate::proxy::{self, Ending};
 use crate::telemetry::Limit;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -58,6 +61,7 @@ fn settings(door: &Door) -> h2::server::Builder {
 }
 
 async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Bytes>, peer: SocketAddr) -> Result<(), h2::Error> {
+    let resets = Rc::new(ResetWatch::default());
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
     let mut sent_away = false;
@@ -66,7 +70,13 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
             biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    tokio::task::spawn_local(proxy::call(worker.proxy.clone(), Some(peer), request, respond));
+                    if resets.is_a_flood() {
+                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        continue;
+                    }
+                    let call = proxy::call(worker.proxy.clone(), Some(peer), request, respond);
+                    let (resets, began) = (resets.clone(), Instant::now());
+                    tokio::task::spawn_local(async move { resets.ended(call.await, began) });
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -80,16 +90,72 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
     }
 }
 
+/// Tells a reset flood ("rapid reset", CVE-2023-44487) from clients that cancel: over half of the streams reset within a
+/// second of their request, among the last 500. h2 bounds only those that are reset before they are accepted.
+#[derive(Default)]
+struct ResetWatch {
+    streams: Cell<u32>,
+    premature: Cell<u32>,
+}
+
+impl ResetWatch {
+    /// Streams that are judged together: as many as Envoy takes.
+    const STREAMS: u32 = 500;
+    const PREMATURE: Duration = Duration::from_secs(1);
+
+    fn ended(&self, ending: Ending, began: Instant) {
+        if self.streams.get() >= Self::STREAMS {
+            (self.streams.set(0), self.premature.set(0));
+        }
+        self.streams.set(self.streams.get() + 1);
+        if ending == Ending::ClientGone && began.elapsed() < Self::PREMATURE {
+            self.premature.set(self.premature.get() + 1);
+        }
+    }
+
+    /// Over half of 500, whatever the rest of them may do.
+    fn is_a_flood(&self) -> bool {
+        self.premature.get() > Self::STREAMS / 2
+    }
+}
+
 /// Counts the limit that ended the connection, if it was one.
 fn note(worker: &Worker, state: &TapState, peer: SocketAddr, error: &h2::Error) {
     let hit = match state.timed_out() {
         Some("handshake") => Some(Limit::Handshake),
         Some(_) => Some(Limit::HeaderBlock),
-        None if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => Some(Limit::Flood),
+        None if !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => Some(Limit::Flood),
         None => None,
     };
     if let Some(limit) = hit {
         worker.metrics.limit_hits.inc(limit);
     }
     tracing::debug!(%peer, %error, "a client connection ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_over_half_of_the_streams_and_cancelling_is_none() {
+        let watch = ResetWatch::default();
+        let now = Instant::now();
+        let end = |ending, count: u32| (0..count).for_each(|_| watch.ended(ending, now));
+        end(Ending::Answered, 250);
+        end(Ending::ClientGone, 250);
+        assert!(!watch.is_a_flood(), "half");
+        end(Ending::ClientGone, 250);
+        assert!(!watch.is_a_flood(), "judged afresh");
+        end(Ending::ClientGone, 1);
+        assert!(watch.is_a_flood());
+    }
+
+    #[test]
+    fn a_late_reset_is_a_cancellation() {
+        let watch = ResetWatch::default();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        (0..500).for_each(|_| watch.ended(Ending::ClientGone, long_ago));
+        assert!(!watch.is_a_flood());
+    }
 }

@@ -249,7 +249,10 @@ async fn sixteen_stalled_downloads_do_not_hold_up_another_call() {
 
 #[tokio::test]
 async fn sixteen_stalled_uploads_do_not_hold_up_another_call() {
-    let upstream = RawUpstream::start(|call| async move {
+    // A service that has room for them on its own connection, as grpc-go and C-core do.
+    let mut settings = h2::server::Builder::new();
+    settings.initial_connection_window_size(64 << 20);
+    let upstream = RawUpstream::start_at("127.0.0.1:0".parse().unwrap(), settings, |call| async move {
         if call.path.ends_with("Deaf") {
             let _unread = call.body;
             std::future::pending::<()>().await;

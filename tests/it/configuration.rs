@@ -185,7 +185,8 @@ fn files_it_names_are_checked_too() {
         let output = check(&site, &standard("http://127.0.0.1:50051"));
         site.write(name, before);
         assert_eq!(output.status.code(), Some(78), "{name} {content:?}: {}", said(&output));
-        assert!(said(&output).contains(name), "{name} {content:?}: {}", said(&output));
+        // The file by its name, or by the key that names it.
+        assert!(said(&output).contains(name) || said(&output).contains("secret_file"), "{name} {content:?}: {}", said(&output));
     };
     for content in ["", "keys:\n", "keys: 1\n", "key: []\n", "keys: [{ id: a }]\n", ": : :"] {
         with("api-keys.yaml", content);
@@ -218,7 +219,7 @@ fn a_bad_file_binds_nothing() {
 }
 
 #[test]
-fn a_port_that_is_taken_fails_with_1_and_its_address() {
+fn a_port_that_is_taken_fails_with_1_and_its_key() {
     let site = Site::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -226,7 +227,7 @@ fn a_port_that_is_taken_fails_with_1_and_its_address() {
     let path = site.write("doorward.yaml", configuration("http://127.0.0.1:1", &rest));
     let output = command(&["run", "--config", path.to_str().unwrap()], "");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains(&address.to_string()), "{}", said(&output));
+    assert!(said(&output).contains("listen.address"), "{}", said(&output));
 }
 
 #[test]

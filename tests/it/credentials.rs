@@ -265,7 +265,7 @@ fn api_keys_by_hash_with_expiry_and_revocation() {
     let table = vec![
         ("good", of(API_KEY), ""),
         ("unknown", of("key-of-nobody"), "API_KEY_UNKNOWN"),
-        ("empty", of(""), "API_KEY_UNKNOWN"),
+        ("empty", of(""), "CREDENTIALS_MALFORMED"),
         ("its hash is not the key", of(&site::sha256_hex(API_KEY)), "API_KEY_UNKNOWN"),
         ("in capitals", of(&API_KEY.to_uppercase()), "API_KEY_UNKNOWN"),
         ("expired", of("key-that-expired"), "API_KEY_EXPIRED"),

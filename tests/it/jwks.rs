@@ -140,15 +140,11 @@ fn what_a_key_server_must_not_do_counts_as_an_outage() {
     let (upstream, elsewhere) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]));
     let redirect = format!("302 Found\r\nlocation: {}", elsewhere.url());
     let huge = format!("{{\"padding\": \"{}\", \"keys\": [{}]}}", "x".repeat(2 << 20), RSA.jwk);
-    let many = json!({"keys": vec![RSA.jwk.clone(); 101]}).to_string();
     let server = KeyServer::down();
     let doorward = Site::new().start_unready(&configuration(&upstream.url(), &with_url(&server)));
-    for (what, status, body) in [
-        ("a redirect", redirect.as_str(), ""),
-        ("more than a megabyte", "200 OK", &huge),
-        ("more than a hundred keys", "200 OK", &many),
-        ("no JSON", "200 OK", "<html>"),
-    ] {
+    for (what, status, body) in
+        [("a redirect", redirect.as_str(), ""), ("more than a megabyte", "200 OK", &huge), ("no JSON", "200 OK", "<html>")]
+    {
         server.answer(status, body);
         let fetches = server.fetches();
         eventually("a fetch", || (server.fetches() > fetches).then_some(()));
@@ -156,6 +152,16 @@ fn what_a_key_server_must_not_do_counts_as_an_outage() {
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
     assert!(upstream.calls().is_empty());
+}
+
+#[test]
+fn keys_after_the_first_hundred_are_ignored() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    let mut keys = vec![&RSA.jwk; 100];
+    keys.push(&OTHER_RSA.jwk);
+    server.publish(&keys);
+    let doorward = Site::new().start(&configuration(&upstream.url(), &with_url(&server)));
+    assert_eq!(doorward.calls(&[first(), other()]).iter().map(Answer::refusal).collect::<Vec<_>>(), [(0, ""), (16, "TOKEN_KEY_UNKNOWN")]);
 }
 
 #[test]

@@ -136,12 +136,7 @@ async fn a_malformed_request_ends_only_its_own_stream() {
         ("a value that begins with a space", with(&[("x-odd", " a")])),
         ("a value that ends with a tab", with(&[("x-odd", "a\t")])),
         ("a credential that begins with a space", with(&[("authorization", " Bearer x")])),
-        ("a value with a line feed", with(&[("x-odd", "a\nb: c")])),
-        ("a value with a NUL", with(&[("x-odd", "a\0b")])),
-        ("a name in capitals", with(&[("X-Odd", "a")])),
-        ("a name with a space", with(&[("x odd", "a")])),
         ("a pseudo-header after a field", with(&[(":path", "/demo.v1.Echo/Other")])),
-        ("an unknown pseudo-header", [vec![(":odd", "a")], good.clone()].concat()),
         ("two paths", [vec![(":path", "/demo.v1.Echo/Other")], good.clone()].concat()),
         ("no method", without(":method")),
         ("no path", without(":path")),
@@ -157,6 +152,26 @@ async fn a_malformed_request_ends_only_its_own_stream() {
     }
     let seen = upstream.seen();
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_no_field_may_hold_never_reaches_the_upstream_and_harms_nobody_else() {
+    let upstream = RawUpstream::echo();
+    let doorward = open(&upstream);
+    let mut other = Wire::connect(&doorward).await;
+    // The HPACK layer itself refuses these, which may end the connection that sent them.
+    for field in [("x-odd", "a\nb: c"), ("x-odd", "a\0b"), ("X-Odd", "a"), ("x odd", "a"), ("", "a"), ("x-odd\r", "a"), (":odd", "a")] {
+        let mut frames = Frames::open(&doorward).await;
+        frames.request(1, &grpc_fields("/demo.v1.Echo/Odd", &[field])).await;
+        while let Some(frame) = frames.next().await {
+            assert_ne!(frame.kind, kind::HEADERS, "{field:?}");
+            if matches!(frame.kind, kind::RST_STREAM | kind::GOAWAY) {
+                break;
+            }
+        }
+        assert_eq!(other.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()), "{field:?}");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.path == "/demo.v1.Echo/Unary"));
 }
 
 #[tokio::test]

@@ -156,3 +156,46 @@ fn reason(details: &[u8]) -> Option<String> {
     let reason = field(field(field(&status, 3)?, 2)?, 1)?;
     String::from_utf8(reason.to_vec()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::{ErrorInfo, encode_details};
+
+    fn refusal() -> Answer {
+        let info = ErrorInfo { reason: "TOKEN_EXPIRED", domain: "doorward", metadata: &[("request_id", "x")] };
+        let details = encode_details(Code::Unauthenticated, "expired", &info);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "16".parse().unwrap());
+        trailers.insert("grpc-message", "expired".parse().unwrap());
+        trailers.insert("grpc-status-details-bin", details.parse().unwrap());
+        answer(&trailers, b"")
+    }
+
+    fn ok(words: &str) -> Answer {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        answer(&trailers, &frame(words))
+    }
+
+    #[test]
+    fn a_refusal_is_read_to_its_reason() {
+        let answer = refusal();
+        assert_eq!((answer.code, answer.reason.as_str(), answer.words.as_str()), (Code::Unauthenticated, "TOKEN_EXPIRED", "expired"));
+        assert_eq!(super::answer(&HeaderMap::new(), b"").code, Code::Unknown);
+        assert_eq!(reason(b"no base64!"), None);
+    }
+
+    #[test]
+    fn only_the_expected_answer_passes() {
+        let case = |expected| Case { what: "a call", method: SAY_HELLO, metadata: Vec::new(), expected };
+        let told = case(Expected::Answer("I was told user_id=alice"));
+        assert!(report(1, &told, &ok("Hello! I was told user_id=alice")));
+        assert!(!report(1, &told, &ok("Hello! I was told user_id=alice user_id=root")));
+        assert!(!report(1, &told, &refusal()));
+        assert!(report(1, &case(Expected::Refusal(Code::Unauthenticated, "TOKEN_EXPIRED")), &refusal()));
+        assert!(!report(1, &case(Expected::Refusal(Code::Unauthenticated, "TOKEN_SIGNATURE")), &refusal()));
+        assert!(!report(1, &case(Expected::Refusal(Code::PermissionDenied, "TOKEN_EXPIRED")), &refusal()));
+        assert!(!report(1, &case(Expected::Refusal(Code::Unauthenticated, "TOKEN_EXPIRED")), &ok("Hello!")));
+    }
+}

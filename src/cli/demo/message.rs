@@ -90,7 +90,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_framed_is_read(words in ".{0,300}") {
-            prop_assert_eq!(text(&frame(&words)), Some(words.as_str()));
+            let framed = frame(&words);
+            prop_assert_eq!(text(&framed), Some(words.as_str()));
         }
 
         #[test]

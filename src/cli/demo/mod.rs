@@ -160,3 +160,30 @@ python3 -c 'import grpc; channel = grpc.secure_channel("localhost:{port}", grpc.
         folder = folder.path().display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_accepted_without_a_warning() {
+        let folder = Folder::create().unwrap();
+        Credentials::make(&folder).unwrap();
+        let ports = Ports::choose(&bind(0).unwrap()).unwrap();
+        folder.write("doorward.yaml", &ports.configuration()).unwrap();
+        let ready = load(&[folder.path().join("doorward.yaml")]).ok().unwrap();
+        assert_eq!(ready.problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [] as [String; 0]);
+        assert_eq!(ready.config.listen.address, (Ipv4Addr::LOCALHOST, ports.traffic).into());
+        assert!(ready.config.operations.ip().is_loopback(), "the demo is for this machine only");
+    }
+
+    #[test]
+    fn nothing_that_is_pasted_holds_a_secret() {
+        let folder = Folder::create().unwrap();
+        let credentials = Credentials::make(&folder).unwrap();
+        let text = calls_to_paste(&folder, 8443);
+        for secret in [&credentials.token, &credentials.expired_token, &credentials.api_key] {
+            assert!(!text.contains(secret.as_str()));
+        }
+    }
+}

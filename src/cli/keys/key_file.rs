@@ -19,6 +19,21 @@ pub(super) struct KeyFile<'c> {
     records: ApiKeys,
 }
 
+/// Why a file was left as it is.
+#[derive(Debug)]
+pub(super) enum NotAdded {
+    /// Not by us: a person can do it.
+    Cannot(String),
+    /// Somebody else has just changed it; the same may succeed another time.
+    Changed,
+}
+
+impl From<io::Error> for NotAdded {
+    fn from(error: io::Error) -> NotAdded {
+        NotAdded::Cannot(error.to_string())
+    }
+}
+
 impl<'c> KeyFile<'c> {
     /// `None` when the configuration names no file; what is wrong with its records is added to `problems`.
     pub(super) fn read(config: &'c config::ApiKeys, problems: &mut Problems) -> Option<KeyFile<'c>> {
@@ -35,15 +50,16 @@ impl<'c> KeyFile<'c> {
         self.records.records().any(|record| &*record.id == id)
     }
 
-    /// Adds the record of `key`. The error says why the file was left as it is.
-    pub(super) fn add(&self, record: &Record, key: &NewKey) -> Result<(), String> {
+    /// Adds the record of `key`, or leaves the file as it is.
+    pub(super) fn add(&self, record: &Record, key: &NewKey) -> Result<(), NotAdded> {
+        let cannot = |reason: &str| NotAdded::Cannot(reason.to_owned());
         let before = self.file.content.expose();
-        let text = std::str::from_utf8(before).map_err(|_| "it is not UTF-8")?;
-        let after = with_record(text, record, key.digest()).ok_or("its `keys` is not a list with one `- ` a record")?;
+        let text = std::str::from_utf8(before).map_err(|_| cannot("it is not UTF-8"))?;
+        let after = with_record(text, record, key.digest()).ok_or_else(|| cannot("its `keys` is not a list with one `- ` a record"))?;
         if !self.is_the_same_but_for(&after, record, key) {
-            return Err("a record at its end would not be read as one more record".to_owned());
+            return Err(cannot("a record at its end would not be read as one more record"));
         }
-        replace(self.path(), before, after.as_bytes()).map_err(|error| error.to_string())
+        replace(self.path(), before, after.as_bytes())
     }
 
     /// Whether the reader finds in `text` every record that was there, the new one, and no other.
@@ -89,17 +105,17 @@ fn list_indent(text: &str) -> Option<usize> {
 }
 
 /// Puts `after` in the place of the file at `path` in one step, unless it is no longer `before`.
-fn replace(path: &Path, before: &[u8], after: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, before: &[u8], after: &[u8]) -> Result<(), NotAdded> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Two of us at a time would each lose the other's record. Released when it is closed.
     let folder_handle = File::open(folder)?;
     folder_handle.lock()?;
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is a link, as in a mounted Secret: what it points to is changed elsewhere"));
+        return Err(NotAdded::Cannot("it is a link, as in a mounted Secret: what it points to is changed elsewhere".to_owned()));
     }
     if fs::read(path)? != before {
-        return Err(io::Error::other("it was changed at this very moment"));
+        return Err(NotAdded::Changed);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
@@ -109,7 +125,9 @@ fn replace(path: &Path, before: &[u8], after: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    folder_handle.sync_all()
+    // The record is there for everybody; only a power cut could still take it back.
+    let _ = folder_handle.sync_all();
+    Ok(())
 }
 
 /// Writes a new file with the owner and mode of another, through to the disk.

@@ -16,7 +16,7 @@ use crate::identity::Permission;
 use crate::secret::Digest;
 use clap::{ArgGroup, Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use key_file::KeyFile;
+use key_file::{KeyFile, NotAdded};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -106,7 +106,13 @@ fn create(arguments: &Create) -> Result<String, Failure> {
     let record = arguments.record();
     match file.add(&record, &key) {
         Ok(()) => eprintln!("added to {}:\n\n{}", file.path().display(), record_text(&record, key.digest(), INDENT)),
-        Err(reason) => {
+        Err(NotAdded::Changed) => {
+            return Err(Failure(
+                FAILED,
+                format!("{} was changed at this very moment, so nothing was done; try again", file.path().display()),
+            ));
+        }
+        Err(NotAdded::Cannot(reason)) => {
             let text = record_text(&record, key.digest(), INDENT);
             eprintln!("note: {} is left as it is: {reason}. Paste this below its `keys:`\n\n{text}", file.path().display());
         }

@@ -1,3 +1,5 @@
+//! What `keys create` does to a file, and what it refuses.
+
 use super::*;
 use crate::api_keys::ApiKeys;
 use crate::config::{InputFile, Position};
@@ -56,7 +58,7 @@ fn record(id: &str) -> Record {
 }
 
 /// Adds one record and gives back the text that came of it, which the proxy's reader takes.
-fn added(before: &str) -> Result<String, String> {
+fn added(before: &str) -> Result<String, NotAdded> {
     let folder = folder(before);
     let path = folder.path().join("keys.yaml");
     let config = key_file(&path);
@@ -125,7 +127,8 @@ fn what_cannot_be_edited_is_left_alone() {
         format!("keys:\n- {{ id: a, client_id: c, {OLD} }}\n...\n"),
     ];
     for before in others {
-        added(&before).unwrap_err();
+        let result = added(&before);
+        assert!(matches!(result, Err(NotAdded::Cannot(_))), "{result:?}");
     }
 }
 
@@ -163,7 +166,8 @@ fn a_file_that_changed_since_it_was_read_is_left_alone() {
     let config = key_file(&path);
     let file = KeyFile::read(&config, &mut Problems::default()).unwrap();
     fs::write(&path, "keys: [] # hello\n").unwrap();
-    file.add(&record("a"), &NewKey::generate("a").unwrap()).unwrap_err();
+    let result = file.add(&record("a"), &NewKey::generate("a").unwrap());
+    assert!(matches!(result, Err(NotAdded::Changed)), "{result:?}");
     assert_eq!(keys_of(&folder), "keys: [] # hello\n");
 }
 

@@ -135,6 +135,7 @@ fn bound(line: &str, kind: &str) -> Option<SocketAddr> {
 impl Drop for Doorward {
     /// Whatever a test does, nothing of Doorward panics.
     fn drop(&mut self) {
+        let ended = self.process.has_exited();
         self.process.kill();
         let stderr = self.stderr();
         if !std::thread::panicking() {
@@ -142,7 +143,10 @@ impl Drop for Doorward {
         } else {
             let lines = self.process.stdout.all();
             let last = lines[lines.len().saturating_sub(20)..].join("\n");
-            eprintln!("--- doorward's stderr:\n{stderr}\n--- the end of its access log, of {} lines:\n{last}", lines.len());
+            eprintln!(
+                "--- doorward's end before the test's: {ended:?}\n--- its stderr:\n{stderr}\n--- the end of its access log, of {} lines:\n{last}",
+                lines.len()
+            );
         }
     }
 }
