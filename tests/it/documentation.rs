@@ -3,7 +3,7 @@
 //! In the pages a fenced block `yaml NAME` is a file; one whose name begins with `doorward` is a whole configuration. A
 //! block `console` is a session: `$` and a command, then what it prints, with `…` for what differs from run to run.
 
-use crate::harness::*;
+use crate::harness::{Site, command};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -275,14 +275,14 @@ fn the_numbers_of_the_limits_page_are_those_of_the_code() {
     use doorward::http2;
     let page = read("docs/limits.md");
     for (name, bytes) in [
-        ("one stream", u64::from(http2::STREAM_WINDOW)),
-        ("one connection", u64::from(http2::CONNECTION_WINDOW)),
-        ("queued for one stream", http2::SEND_BUFFER as u64),
-        ("DATA frames", http2::DATA_FRAME_BUDGET as u64),
-        ("identity headers", doorward::identity_headers::MAX_BYTES as u64),
+        ("In flight on one stream", u64::from(http2::STREAM_WINDOW)),
+        ("In flight on one connection", u64::from(http2::CONNECTION_WINDOW)),
+        ("Waiting to be sent, queued for one stream", http2::SEND_BUFFER as u64),
+        ("Overhead of unread DATA frames", http2::DATA_FRAME_BUDGET as u64),
+        ("Added identity headers", doorward::identity_headers::MAX_BYTES as u64),
     ] {
         let size = if bytes % (1 << 20) == 0 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) };
-        let row = page.lines().find(|line| line.starts_with("| ") && line.contains(name)).unwrap_or_else(|| panic!("no row for {name}"));
+        let row = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("no row for {name}"));
         assert!(row.contains(&format!("| {size} |")), "{size} in {row}");
     }
 }
