@@ -15,16 +15,18 @@ use crate::proxy::{Generation, Proxy};
 use crate::readiness::Readiness;
 use crate::telemetry::{AccessLog, Metrics, RequestIds, RouteMetrics, Telemetry};
 use crate::tls;
-use crate::upstream::{Connector, Pool, watch_health};
+use crate::upstream::{Connector, Pool, watch_exposure, watch_health};
 use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
+use jiff::Timestamp;
 use std::io;
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -37,6 +39,8 @@ pub struct Assembly {
     /// What the upstream is told.
     pub identity_headers: Arc<IdentityHeaders>,
     door: Door,
+    /// Of `listen.tls.certificate`; `None` without TLS.
+    certificate_expiry: Option<Timestamp>,
     connector: Connector,
     upstream_scheme: Scheme,
     upstream_authority: Authority,
@@ -49,9 +53,9 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
     let identity_headers = Arc::new(IdentityHeaders::compile(&config.identity_headers));
     let claims: Vec<_> = config.identity_headers.claims.iter().map(|(claim, _)| claim.clone()).collect();
     let authenticator = Authenticator::load(&config.authentication, &claims, policy.clone(), identity_headers.clone(), problems);
-    let server_tls = match &config.listen.transport {
-        Transport::Tls(listen) => tls::server_config(listen, problems),
-        Transport::InsecurePlaintext => None,
+    let (server_tls, certificate_expiry) = match &config.listen.transport {
+        Transport::Tls(listen) => (tls::server_config(listen, problems), tls::expiry(&listen.certificate)),
+        Transport::InsecurePlaintext => (None, None),
     };
     let upstream = &config.upstream;
     let client_tls = upstream.tls.as_ref().and_then(|tls| tls::client_config(tls, &upstream.at, problems));
@@ -64,6 +68,7 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
         policy,
         identity_headers,
         door: Door::new(server_tls, &config.limits),
+        certificate_expiry,
         upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
         connector: Connector::new(upstream, client_tls, config.limits.header_bytes),
         upstream_authority: upstream_authority?,
@@ -74,8 +79,7 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
 fn upstream_authority(upstream: &Upstream, problems: &mut Problems) -> Option<Authority> {
     let text = match &upstream.address {
         UpstreamAddress::Unix(_) => "localhost".to_owned(),
-        UpstreamAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        UpstreamAddress::Tcp { host, port } => format!("{host}:{port}"),
+        tcp @ UpstreamAddress::Tcp { .. } => tcp.to_string(),
     };
     let authority = Authority::try_from(text);
     if authority.is_err() {
@@ -101,19 +105,28 @@ pub fn run(config: Config, assembly: Assembly) -> io::Result<()> {
 }
 
 async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) -> io::Result<()> {
-    let traffic = listener::bind(config.listen.address).map_err(|error| named(error, "listen.address"))?;
-    let operations_port = listener::bind(config.operations).map_err(|error| named(error, "operations.address"))?;
+    let traffic = bind("listen.address", config.listen.address)?;
+    let operations_port = bind("operations.address", config.operations)?;
     let signals = Signals::new()?;
     let readiness = Readiness::new();
     let (trigger, drain) = drain();
     let trigger = Arc::new(trigger);
 
-    let Assembly { authenticator, policy, identity_headers, door, connector, upstream_scheme, upstream_authority } = assembly;
+    let Assembly { authenticator, policy, identity_headers, door, certificate_expiry, connector, upstream_scheme, upstream_authority } =
+        assembly;
     watch_key_sets(&authenticator, &readiness, &telemetry.metrics);
+    if let Some(expiry) = certificate_expiry {
+        telemetry.metrics.at_scrape(move |metrics| metrics.certificate_expiry.with_label_values(&["listen"]).set(expiry.as_second()));
+    }
     let upstream_guard = readiness.guard("upstream");
     let health = config.upstream.health.clone();
     let (scheme, authority) = (upstream_scheme.clone(), upstream_authority.clone());
     tokio::task::spawn_local(watch_health(connector.clone(), scheme, authority, health, upstream_guard));
+    if let Some(port) = config.upstream.address.loopback_port() {
+        let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
+        let (guard, accepted) = (readiness.guard("upstream exposure"), config.upstream.insecure_exposed);
+        tokio::spawn(watch_exposure(port, ours, accepted, guard, readiness.watch(), telemetry.metrics.clone()));
+    }
 
     let generation = Arc::new(ArcSwap::from_pointee(Generation {
         routes: Arc::new(route_metrics(&telemetry.metrics, &policy, &authenticator)),
@@ -137,7 +150,9 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         readiness: readiness.clone(),
         drain: drain.clone(),
         begin_drain: Box::new(move || {
-            begin.announce();
+            if begin.announce() {
+                tracing::info!("draining, as POST /drain asked");
+            }
         }),
     };
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
@@ -180,36 +195,37 @@ fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics:
     });
 }
 
-/// From serving to exit. The port is open and every call served until the drain begins; a second signal ends at once.
+/// From serving to exit. `POST /drain` and the first signal begin the same drain, whichever comes first; as a preStop hook
+/// asks for it and SIGTERM follows, the later one changes nothing. A signal after a signal ends at once.
 async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
-    let mut accepting = pin!(accepting);
-    let delay = tokio::select! {
-        () = &mut accepting => return,
-        signal = signals.next() => {
-            trigger.announce();
-            tracing::info!(signal = signal.name(), "draining");
-            if signal == Ended::Interrupt { Duration::ZERO } else { limits.drain_delay }
+    let interrupted = Notify::new();
+    let signalled = async {
+        let signal = signals.next().await;
+        tracing::info!(signal = signal.name(), "{}", if trigger.announce() { "draining" } else { "draining already" });
+        if signal == Ended::Interrupt {
+            interrupted.notify_one();
         }
-        // POST /drain: as SIGTERM, from a preStop hook.
-        _ = drain.changed() => limits.drain_delay,
+        let signal = signals.next().await;
+        tracing::warn!(signal = signal.name(), "ending at once");
     };
-    let mut forced = pin!(second_signal(signals));
+    let drained = async {
+        drain.changed().await;
+        tokio::select! {
+            () = tokio::time::sleep(limits.drain_delay) => {}
+            () = interrupted.notified() => {}
+        }
+        trigger.begin(Instant::now() + limits.drain);
+        tokio::time::sleep(limits.drain).await;
+        trigger.finish();
+        tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
+        // For those answers to be written, and no longer.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
     tokio::select! {
-        () = &mut forced => return,
-        () = &mut accepting => return,
-        () = tokio::time::sleep(delay) => {}
+        () = accepting => tracing::info!("drained: every connection has ended"),
+        () = drained => {}
+        () = signalled => {}
     }
-    trigger.begin(Instant::now() + limits.drain);
-    tokio::select! {
-        () = &mut forced => return,
-        () = &mut accepting => return tracing::info!("drained: every connection has ended"),
-        () = tokio::time::sleep(limits.drain) => {}
-    }
-    trigger.finish();
-    tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
-    // For those answers to be written, and no longer.
-    const LAST_WORDS: Duration = Duration::from_secs(1);
-    let _ = tokio::time::timeout(LAST_WORDS, accepting).await;
 }
 
 /// Which signal came.
@@ -246,11 +262,6 @@ impl Signals {
     }
 }
 
-async fn second_signal(mut signals: Signals) {
-    let signal = signals.next().await;
-    tracing::warn!(signal = signal.name(), "ending at once");
-}
-
 fn start_workers(
     count: usize,
     generation: Arc<ArcSwap<Generation>>,
@@ -285,8 +296,8 @@ fn announce(listener: &TcpListener, what: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn named(error: io::Error, key: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{key} cannot be listened on: {error}"))
+fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    listener::bind(address).map_err(|error| io::Error::new(error.kind(), format!("{key} {address} cannot be listened on: {error}")))
 }
 
 /// A panic ends the task it happens in and nothing else; it must be seen all the same.

@@ -36,10 +36,10 @@ fn listen(config: &Config) -> String {
 
 fn upstream(config: &Config) -> String {
     match &config.upstream.address {
-        UpstreamAddress::Unix(path) => format!("forwards to unix:{}", path.display()),
-        UpstreamAddress::Tcp { host, port } => {
+        address @ UpstreamAddress::Unix(_) => format!("forwards to {address}"),
+        address @ UpstreamAddress::Tcp { .. } => {
             let transport = if config.upstream.tls.is_some() { "TLS" } else { "h2c" };
-            format!("forwards to {host}:{port} ({transport})")
+            format!("forwards to {address} ({transport})")
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod drain;
 mod explain;
 mod keys;
 mod run;
@@ -42,6 +43,8 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Begin the drain of the proxy that runs on this machine with this configuration; for a preStop hook
+    Drain(Files),
     /// A sample service, a certificate, a key, a token and the proxy in front, with calls to paste; needs no file
     Demo {
         /// Make the calls, print the answers and end
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Check(files) => check::check(&files.config),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Keys(command) => keys::keys(command),
+        Command::Drain(files) => drain::drain(&files.config),
         Command::Demo { exit } => demo::demo(exit),
     }
 }

@@ -22,7 +22,8 @@ use crate::grpc::MethodPattern;
 use crate::identity::Permission;
 use crate::secret::Secret;
 use http::HeaderName;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -112,6 +113,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// What readiness asks the upstream.
     pub health: UpstreamHealth,
+    /// Ready although others can reach the upstream without passing us.
+    pub insecure_exposed: bool,
     /// The key `upstream.address`.
     pub at: Position,
 }
@@ -128,6 +131,30 @@ pub enum UpstreamAddress {
     },
     /// `unix:/path`.
     Unix(PathBuf),
+}
+
+impl UpstreamAddress {
+    /// The port, when the address is this machine's own: `localhost`, loopback, or the unspecified address, which Linux
+    /// connects to over loopback.
+    pub fn loopback_port(&self) -> Option<u16> {
+        let UpstreamAddress::Tcp { host, port } = self else { return None };
+        let own = match host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback() || ip.is_unspecified(),
+            Err(_) => host.eq_ignore_ascii_case("localhost"),
+        };
+        own.then_some(*port)
+    }
+}
+
+impl fmt::Display for UpstreamAddress {
+    /// `host:port`, `[::1]:port` or `unix:/path`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UpstreamAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            UpstreamAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            UpstreamAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 /// TLS towards the upstream.

@@ -325,11 +325,6 @@ fn bad_listeners_and_upstreams() {
             "our word is none",
         ),
         (format!("{listen}\nupstream: {{address: 'http://a:1', connect_timeout: 0s}}"), "2:52: upstream.connect_timeout", "at least 1ms"),
-        (
-            format!("{listen}\nupstream: {{address: 'http://a:1', insecure_exposed: true}}"),
-            "2:53: upstream.insecure_exposed",
-            "not in this version",
-        ),
     ] {
         expect(&text, "error", place, phrase);
     }
@@ -344,6 +339,9 @@ fn bad_listeners_and_upstreams() {
         let text = HEAD.replace("127.0.0.1:0", ours) + &format!("operations: {{address: '{other}'}}\n");
         assert_eq!(load_text(&text).problems.has_errors(), collides, "{ours} {other}");
     }
+    let exposed = format!("{listen}\nupstream: {{address: 'http://a:1', insecure_exposed: true}}");
+    expect(&exposed, "warning", "2:53: upstream.insecure_exposed", "go around Doorward");
+    assert!(load_text(&exposed).config.unwrap().upstream.insecure_exposed && !good(HEAD).upstream.insecure_exposed);
     let unix = good(&format!("{listen}\nupstream: {{address: 'unix:app.sock', health_service: none}}"));
     assert_eq!(unix.upstream.address, UpstreamAddress::Unix(FILES.path().join("app.sock")));
     assert_eq!(unix.upstream.health, UpstreamHealth::Connection);
@@ -807,6 +805,21 @@ fn the_example_shows_every_key() {
     for key in keys.split_whitespace() {
         assert!(words.contains(key), "{key}");
     }
+}
+
+#[test]
+fn an_address_of_this_machine_is_known_as_one() {
+    let address = |host: &str| UpstreamAddress::Tcp { host: host.to_owned(), port: 7 };
+    for own in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "LocalHost", "0.0.0.0", "::"] {
+        assert_eq!(address(own).loopback_port(), Some(7), "{own}");
+    }
+    for other in ["10.0.0.1", "fe80::1", "app.local", "::ffff:10.0.0.1"] {
+        assert_eq!(address(other).loopback_port(), None, "{other}");
+    }
+    let unix = UpstreamAddress::Unix("/run/app.sock".into());
+    assert_eq!(unix.loopback_port(), None);
+    let shown = [address("a.b"), address("::1"), unix].map(|address| address.to_string());
+    assert_eq!(shown, ["a.b:7", "[::1]:7", "unix:/run/app.sock"]);
 }
 
 /// Aliases are fine.

@@ -105,7 +105,8 @@ impl ResetWatch {
 
     fn ended(&self, ending: Ending, began: Instant) {
         if self.streams.get() >= Self::STREAMS {
-            (self.streams.set(0), self.premature.set(0));
+            self.streams.set(0);
+            self.premature.set(0);
         }
         self.streams.set(self.streams.get() + 1);
         if ending == Ending::ClientGone && began.elapsed() < Self::PREMATURE {

@@ -43,13 +43,16 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self) -> Result<Connected, Unreachable> {
-        let attempt = tokio::time::timeout(self.timeout, self.attempt()).await;
-        let seconds = self.timeout.as_secs_f32();
-        attempt.unwrap_or_else(|_| Err(unreachable(format!("no HTTP/2 SETTINGS from it within connect_timeout ({seconds} s)"))))
+        let (address, seconds) = (&self.address, self.timeout.as_secs_f32());
+        match tokio::time::timeout(self.timeout, self.attempt()).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(why)) => Err(Unreachable(format!("connecting to {address} failed: {why}").into())),
+            Err(_) => Err(Unreachable(format!("no HTTP/2 SETTINGS from {address} within connect_timeout ({seconds} s)").into())),
+        }
     }
 
-    async fn attempt(&self) -> Result<Connected, Unreachable> {
-        let io = self.dial().await.map_err(|error| unreachable(format!("connecting failed: {error}")))?;
+    async fn attempt(&self) -> Result<Connected, String> {
+        let io = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
         let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
@@ -62,14 +65,15 @@ impl Connector {
             .enable_push(false)
             .handshake(io)
             .await;
-        let (sender, mut driver) = handshake.map_err(|error| unreachable(format!("HTTP/2 preface failed: {error}")))?;
+        let (sender, mut driver) = handshake.map_err(|error| format!("HTTP/2 preface: {error}"))?;
         // h2 returns before the peer's SETTINGS: drive the connection until they have come.
         let settings = std::future::poll_fn(|cx| tap.poll_settings(cx));
         tokio::select! {
             biased;
             ended = pin!(&mut driver) => {
+                let cleartext = if self.tls.is_none() { " in cleartext" } else { "" };
                 let why = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
-                Err(unreachable(format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2 in cleartext?")))
+                Err(format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2{cleartext}?"))
             }
             () = settings => Ok(()),
         }?;
@@ -79,7 +83,7 @@ impl Connector {
     async fn dial(&self) -> io::Result<Io> {
         let tcp = match &self.address {
             UpstreamAddress::Unix(path) => return Ok(Io::Unix(UnixStream::connect(path).await?)),
-            UpstreamAddress::Tcp { host, port } => connect_any(host, *port).await?,
+            UpstreamAddress::Tcp { host, port } => connect_any(host, *port, self.timeout).await?,
         };
         tcp.set_nodelay(true)?;
         match &self.tls {
@@ -95,21 +99,65 @@ impl Connector {
     }
 }
 
-/// Tries every address of the name in order.
-async fn connect_any(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Tries every address of the name in order. None that is silent may use up the time of those after it: each has its
+/// share of `timeout`.
+async fn connect_any(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return TcpStream::connect(SocketAddr::new(ip, port)).await;
     }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let share = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut failures = Vec::new();
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
+            Err(_) => failures.push(format!("{address}: no answer")),
         }
     }
-    Err(last)
+    let none = if failures.is_empty() { "its name has no address".to_owned() } else { failures.join("; ") };
+    Err(io::Error::other(none))
 }
 
-fn unreachable(why: String) -> Unreachable {
-    Unreachable(why.into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Position, UpstreamHealth};
+    use std::net::TcpListener;
+    use tokio::runtime::Builder;
+
+    fn failure(address: UpstreamAddress, milliseconds: u64) -> String {
+        let connect_timeout = Duration::from_millis(milliseconds);
+        let (health, at) = (UpstreamHealth::Connection, Position::default());
+        let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
+        let connector = Connector::new(&upstream, None, 16 * 1024);
+        let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect());
+        connected.err().unwrap().0.to_string()
+    }
+
+    fn tcp(host: &str, port: u16) -> UpstreamAddress {
+        UpstreamAddress::Tcp { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn a_failure_names_the_address_as_it_was_configured_and_each_that_was_tried() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let refused = failure(tcp("127.0.0.1", port), 5000);
+        assert!(refused.starts_with(&format!("connecting to 127.0.0.1:{port} failed: ")) && refused.contains("refused"), "{refused}");
+        let by_name = failure(tcp("localhost", port), 5000);
+        assert!(by_name.starts_with(&format!("connecting to localhost:{port} failed: ")), "{by_name}");
+        assert!(by_name.contains(&format!("127.0.0.1:{port}: ")), "{by_name}");
+        let unix = failure(UpstreamAddress::Unix("/nowhere/app.sock".into()), 5000);
+        assert!(unix.starts_with("connecting to unix:/nowhere/app.sock failed: "), "{unix}");
+    }
+
+    #[test]
+    fn a_server_without_settings_is_not_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        assert_eq!(
+            failure(tcp("127.0.0.1", port), 50),
+            format!("no HTTP/2 SETTINGS from 127.0.0.1:{port} within connect_timeout (0.05 s)")
+        );
+    }
 }

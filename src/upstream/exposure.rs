@@ -10,7 +10,7 @@ const LISTEN: &str = "0A";
 
 /// The addresses other than loopback at which `port` is listened on. Each of `ours`, our own listening sockets, stands for
 /// one line that is not the upstream's.
-pub fn reachable_by_others(port: u16, tcp: &str, tcp6: &str, ours: &[SocketAddr]) -> Vec<SocketAddr> {
+pub(super) fn reachable_by_others(port: u16, tcp: &str, tcp6: &str, ours: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = [tcp, tcp6]
         .into_iter()
         .flat_map(str::lines)

@@ -4,13 +4,14 @@
 mod client_stream;
 mod connect;
 mod exposure;
+mod exposure_watch;
 mod forward;
 mod health;
 mod pool;
 
 pub use client_stream::ClientStream;
 pub use connect::{Connector, Unreachable};
-pub use exposure::reachable_by_others;
+pub use exposure_watch::watch_exposure;
 pub use forward::{Ended, Finished, Passage, forward};
 pub use health::watch_health;
 pub use pool::Pool;

@@ -1,8 +1,9 @@
 //! The command line: exit codes, `explain`, `keys`, `--help`.
 
+use crate::harness::process::Process;
 use crate::harness::*;
 use serde_json::json;
-use std::process::Output;
+use std::process::{Command, Output};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -29,7 +30,7 @@ impl Desk {
 fn help_is_complete_and_version_is_told() {
     let help = command(&["--help"], "");
     assert_eq!(help.status.code(), Some(0));
-    for name in ["run", "check", "explain", "keys", "demo"] {
+    for name in ["run", "check", "explain", "keys", "drain", "demo"] {
         assert!(said(&help).contains(name), "{name}");
         let output = command(&[name, "--help"], "");
         assert_eq!(output.status.code(), Some(0), "{name}");
@@ -146,4 +147,15 @@ fn hash_reads_a_key_from_standard_input() {
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         assert!(String::from_utf8_lossy(&output.stdout).contains(&site::sha256_hex(API_KEY)), "{}", said(&output));
     }
+}
+
+#[test]
+fn the_demo_needs_no_file_and_shows_what_is_allowed_and_refused() {
+    let mut demo = Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).arg("demo").current_dir(std::env::temp_dir()));
+    // What it prints to be pasted, and what became of the calls it made itself.
+    for word in ["grpcurl", "python", "PERMISSION_MISSING", "TOKEN_EXPIRED"] {
+        demo.find(word, |demo| &demo.stdout, |line| line.contains(word).then_some(()));
+    }
+    demo.signal("INT");
+    assert_eq!(demo.wait(PATIENCE).code(), Some(0));
 }

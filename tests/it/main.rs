@@ -11,6 +11,9 @@ mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
 mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
+mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
+mod exposure; // an upstream that others can reach
+mod google; // Google ID tokens
 mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
@@ -20,4 +23,6 @@ mod jwks; // key sets from a URL
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod starting; // `run` until it serves: nothing bound before everything is right
+mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams

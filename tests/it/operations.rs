@@ -17,6 +17,14 @@ fn probes_say_how_it_is() {
 }
 
 #[test]
+fn the_certificates_expiry_is_told() {
+    let site = Site::new();
+    let doorward = site.start_unready(&configuration("http://127.0.0.1:1", "authentication: { mode: disabled }\n"));
+    // rcgen's own choice for a certificate without an end: the year 4096.
+    assert_eq!(doorward.metric("doorward_certificate_expiry_timestamp_seconds", &["certificate=\"listen\""]), 67_090_118_400.0);
+}
+
+#[test]
 fn readiness_follows_the_upstream_startup_never_waits_for_it() {
     let mut upstream = PythonUpstream::start_with(&["--health"]);
     let doorward = Site::new().start(&standard(&upstream.url()));

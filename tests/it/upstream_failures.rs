@@ -66,17 +66,17 @@ fn misbehaving() -> RawUpstream {
     RawUpstream::start(|mut call| async move {
         let method = call.path.rsplit('/').next().unwrap().to_owned();
         match method.as_str() {
-            "CutBefore" => call.cut_connection(),
+            "CutBefore" => call.cut_connection().await,
             "CutAfterHeaders" => {
                 let _stream = call.respond.send_response(response(), false);
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                call.cut_connection();
+                call.cut_connection().await;
             }
             "CutMidMessage" => {
                 let mut stream = call.respond.send_response(response(), false).unwrap();
                 stream.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, b'h', b'a', b'l', b'f']), false).unwrap();
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                call.cut_connection();
+                call.cut_connection().await;
             }
             "NoStatus" => {
                 let answer = Response::builder().status(503).header("content-type", "text/html").header("x-proof", "1").body(()).unwrap();

@@ -14,6 +14,7 @@ pub(super) fn upstream(field: &Field) -> Upstream {
         tls: None,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         health: UpstreamHealth::Service(String::new()),
+        insecure_exposed: false,
         at: field.position(),
     };
     let Some(mut section) = field.section() else { return upstream };
@@ -52,7 +53,9 @@ pub(super) fn upstream(field: &Field) -> Upstream {
         });
         UpstreamHealth::Service(name.unwrap_or_default().to_owned())
     };
-    section.field("insecure_exposed").not_built();
+    upstream.insecure_exposed = section
+        .field("insecure_exposed")
+        .risky("ready even while others can reach the upstream and go around Doorward with forged headers");
     section.finish();
     upstream
 }

@@ -64,9 +64,10 @@ impl RawCall {
         let _ = stream.send_trailers(trailers);
     }
 
-    /// Closes the connection under everybody on it.
-    pub fn cut_connection(&self) {
+    /// Closes the connection under everybody on it. Never returns: dropping a stream first would reset it.
+    pub async fn cut_connection(&self) {
         self.cut.notify_one();
+        std::future::pending().await
     }
 }
 
