@@ -18,11 +18,14 @@ const MOST_CONNECTIONS: usize = 8;
 /// one that is back is found well within a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
+/// How an attempt under way ended, once it has.
+type Attempt = watch::Receiver<Option<Result<(), Unreachable>>>;
+
 /// One worker's connections.
 pub struct Pool {
     connector: Connector,
     live: RefCell<Vec<Rc<Live>>>,
-    attempt: RefCell<Option<watch::Receiver<Option<Result<(), Unreachable>>>>>,
+    attempt: RefCell<Option<Attempt>>,
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
 }
 
@@ -112,7 +115,7 @@ impl Pool {
     }
 
     /// Joins the attempt under way, or begins one.
-    fn join_attempt(self: &Rc<Pool>) -> Result<watch::Receiver<Option<Result<(), Unreachable>>>, Unreachable> {
+    fn join_attempt(self: &Rc<Pool>) -> Result<Attempt, Unreachable> {
         if let Some(attempt) = self.attempt.borrow().as_ref() {
             return Ok(attempt.clone());
         }

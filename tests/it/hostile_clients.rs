@@ -174,7 +174,6 @@ async fn one_stream_more_than_the_limit_is_refused_and_the_connection_lives() {
 }
 
 #[tokio::test]
-#[ignore = "resets after accept are not counted yet"]
 async fn reset_after_accept_ends_with_enhance_your_calm() {
     let upstream = RawUpstream::start(|_call| std::future::pending::<()>());
     let doorward = Site::new().start(&configuration(&upstream.url(), QUICK));

@@ -9,6 +9,7 @@ mod calls; // every kind of call passes unchanged
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
+mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod exposure; // an upstream that others can reach
