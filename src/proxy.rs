@@ -1,4 +1,4 @@
-//! ONE CALL, start to finish: the product. Each line of [`serve_call`] is a phase, each phase one call into one room; the
+//! ONE CALL, start to finish: the product. Each line of `serve_call` is a phase, each phase one call into one room; the
 //! order of the phases is the interface's order of refusals, so that nobody unauthenticated can probe what exists.
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
