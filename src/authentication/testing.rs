@@ -141,7 +141,15 @@ pub(super) fn provider() -> JwtProvider {
 }
 
 pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
-    Authentication { mode: Mode::Required, public_methods: Vec::new(), insecure_audit: false, jwt, google: None, api_keys: None }
+    Authentication {
+        mode: Mode::Required,
+        public_methods: Vec::new(),
+        insecure_audit: false,
+        jwt,
+        google: None,
+        api_keys: None,
+        client_certificates: Vec::new(),
+    }
 }
 
 /// Roles `viewer` and `batch`, and no rules.

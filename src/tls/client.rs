@@ -89,7 +89,11 @@ mod tests {
 
     fn upstream(authority: &Authority, name: &str) -> Arc<ServerConfig> {
         let (certificate, private_key) = authority.issue(name);
-        server_config(&ListenTls { certificate, private_key, minimum_version: TlsVersion::Tls12 }, &mut Problems::default()).unwrap()
+        server_config(
+            &ListenTls { certificate, private_key, minimum_version: TlsVersion::Tls12, client_ca: None },
+            &mut Problems::default(),
+        )
+        .unwrap()
     }
 
     /// Whether both sides are content, and what they agreed to speak.

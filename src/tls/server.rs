@@ -58,7 +58,7 @@ mod tests {
 
     fn config((certificate, private_key): (InputFile, InputFile), minimum_version: TlsVersion) -> Arc<ServerConfig> {
         let mut problems = Problems::default();
-        let config = server_config(&ListenTls { certificate, private_key, minimum_version }, &mut problems);
+        let config = server_config(&ListenTls { certificate, private_key, minimum_version, client_ca: None }, &mut problems);
         assert_eq!(lines(&problems), [""; 0]);
         config.unwrap()
     }
@@ -159,7 +159,7 @@ mod tests {
     fn a_bad_file_is_an_error_at_its_key() {
         let (certificate, _) = Authority::new().issue("localhost");
         let mut problems = Problems::default();
-        let tls = ListenTls { certificate, private_key: file("tls.key", "nothing"), minimum_version: TlsVersion::Tls12 };
+        let tls = ListenTls { certificate, private_key: file("tls.key", "nothing"), minimum_version: TlsVersion::Tls12, client_ca: None };
         assert!(server_config(&tls, &mut problems).is_none());
         assert_eq!(
             lines(&problems),
