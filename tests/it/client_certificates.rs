@@ -58,7 +58,7 @@ fn without_a_required_certificate_there_is_no_connection() {
         let doorward = site.start(&configuration(&upstream.url(), &rest(word)));
         let before = upstream.calls().len();
         let call = call(METHOD).bearer(&token(json!({})));
-        let code = |who: &Value| doorward.calls_as(who, &[call.clone()]).remove(0);
+        let code = |who: &Value| doorward.calls_as(who, std::slice::from_ref(&call)).remove(0);
         assert_eq!(code(&known).code(), 0, "{word}");
         // TLS ends it: there is no answer with a reason, and even the good token is never looked at.
         assert_eq!(code(&json!({})).refusal(), (without, ""), "{word}");
