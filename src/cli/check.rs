@@ -26,8 +26,12 @@ fn summary(ready: &Ready) -> Vec<String> {
 }
 
 fn listen(config: &Config) -> String {
-    let transport = match config.listen.transport {
-        Transport::Tls(_) => "TLS",
+    let transport = match &config.listen.transport {
+        Transport::Tls(tls) => match &tls.client_ca {
+            None => "TLS",
+            Some(ca) if ca.required => "TLS, client certificates required",
+            Some(_) => "TLS, client certificates optional",
+        },
         Transport::InsecurePlaintext => "PLAINTEXT",
     };
     let workers = config.workers;
