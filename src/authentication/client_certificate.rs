@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What `from` calls a certificate.
-const CLIENT_CERTIFICATES: &str = "client_certificates";
+pub(super) const CLIENT_CERTIFICATES: &str = "client_certificates";
 
 /// What one entry makes of a certificate.
 #[derive(Debug)]

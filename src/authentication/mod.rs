@@ -36,7 +36,7 @@ use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::telemetry::AuthKind;
 use crate::tls::PeerCertificate;
 use cache::{Verdict, Verdicts};
-use client_certificate::{ClientCertificates, Entry};
+use client_certificate::{CLIENT_CERTIFICATES, ClientCertificates, Entry};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
@@ -180,6 +180,13 @@ impl Authenticator {
     /// The names of the token providers, `google` included, for metrics labels.
     pub fn provider_names(&self) -> Vec<Arc<str>> {
         self.providers.list.iter().map(|provider| provider.name.clone()).collect()
+    }
+
+    /// What a rule's `from` may name: the token providers, `api_keys` and `client_certificates`.
+    pub fn credential_names(&self) -> Vec<Arc<str>> {
+        let mut names = self.provider_names();
+        names.extend([API_KEYS, CLIENT_CERTIFICATES].map(Arc::from));
+        names
     }
 
     /// Which kinds of credentials a call comes with, those of the request verified or not: for its record.
