@@ -257,7 +257,6 @@ mod tests {
             "doorward_limit_hits_total{limit=\"flood\"} 1\n",
             "doorward_limit_hits_total{limit=\"header_block\"} 0\n",
             "doorward_token_cache_total{outcome=\"hit\"} 3\n",
-            "doorward_token_cache_total{outcome=\"stale\"} 0\n",
             "doorward_panics_total 0\n",
             concat!("doorward_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
         ] {
