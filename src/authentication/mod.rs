@@ -274,13 +274,14 @@ fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Res
 }
 
 fn missing(certificate: Option<&PeerCertificate>) -> Failure {
-    Failure::new(
-        FailureKind::CredentialsMissing,
-        match certificate {
-            None => "no credential was presented",
-            Some(_) => "no credential was presented but a client certificate that matches no entry of client_certificates",
-        },
-    )
+    let detail = match certificate {
+        None => "no credential was presented".to_owned(),
+        Some(certificate) => {
+            let digest = certificate.digest.short();
+            format!("no credential was presented but a client certificate, SHA-256 {digest}…, that matches no entry of client_certificates")
+        }
+    };
+    Failure::new(FailureKind::CredentialsMissing, detail)
 }
 
 /// The token's user stays the user; the client is the key's; what both may do is united.
