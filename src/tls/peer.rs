@@ -138,6 +138,21 @@ mod tests {
         assert_eq!(PeerCertificate::read(&whole), expected);
     }
 
+    /// By another maker: OpenSSL, as SPIFFE issuers do, without a subject and with a critical extension.
+    const SVID: &str = "MIIBpTCCAUygAwIBAgIUMspDt8wZq8JqDm4jyOhoTilXO9kwCgYIKoZIzj0EAwIwADAeFw0yNjExMjIwNDU5MjdaFw0yNjEyMDIwNDU5MjdaMAAwWTATBgcq\
+        hkjOPQIBBggqhkjOPQMBBwNCAARjmkzHYa0rTUKfmU+eqlp9IFbs+2VbJojSl4UNnIZDOvKqB4Cz2XBmwDB8FtnjFxinA+WJ3KJqPoXT3vp7KW5so4GjMIGg\
+        MB0GA1UdDgQWBBRyL7oUrImOE8WZrwB1p6HH7vwbTDAfBgNVHSMEGDAWgBRyL7oUrImOE8WZrwB1p6HH7vwbTDAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQE\
+        AwIHgDAdBgNVHSUEFjAUBggrBgEFBQcDAQYIKwYBBQUHAwIwIQYDVR0RAQH/BBcwFYYOc3BpZmZlOi8vYS5iL2OCA1gueTAKBggqhkjOPQQDAgNHADBEAiBT\
+        XpUnuXYk0bUtnJ7334Va1uzNnr7Zfl7Xz+wHI0VcdAIgXQvJB6OgG/5tTLQUfsPTb7rWkpnZzHrQiv1WSpASPso=";
+
+    #[test]
+    fn a_spiffe_certificate_of_openssl_is_read() {
+        use base64::Engine;
+        let whole = base64::engine::general_purpose::STANDARD.decode(SVID).unwrap();
+        let PeerCertificate { spiffe, dns, common_name, .. } = PeerCertificate::read(&whole);
+        assert_eq!((spiffe.as_deref(), dns.as_slice(), common_name), (Some("spiffe://a.b/c"), ["x.y".to_owned()].as_slice(), None));
+    }
+
     #[test]
     fn a_certificate_without_names_has_none() {
         let whole = der(|_| {});
