@@ -141,7 +141,16 @@ pub(super) fn provider() -> JwtProvider {
 }
 
 pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
-    Authentication { mode: Mode::Required, public_methods: Vec::new(), insecure_audit: false, jwt, google: None, api_keys: None }
+    Authentication {
+        mode: Mode::Required,
+        public_methods: Vec::new(),
+        insecure_audit: false,
+        jwt,
+        google: None,
+        api_keys: None,
+        revocations: None,
+        long_calls: config::LongCalls::default(),
+    }
 }
 
 /// Roles `viewer` and `batch`, and no rules.
