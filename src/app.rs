@@ -3,10 +3,11 @@
 //! Fail before bind; bind everything before serving anything. One control thread (this one) does everything that is
 //! nobody's call: accepting, key sets, the operations port, signals; `workers` threads carry calls.
 
-use crate::authentication::Authenticator;
+use crate::authentication::{Authenticator, RevocationsWatch};
 use crate::authorization::Policy;
+use crate::bell::{Bell, LocalBell};
 use crate::config::{Config, Limits, Problems, Transport, Upstream, UpstreamAddress};
-use crate::drain::{Drain, DrainTrigger, LocalEnd, drain};
+use crate::drain::{Drain, DrainTrigger, drain};
 use crate::http2::HeaderLimits;
 use crate::identity_headers::IdentityHeaders;
 use crate::listener::{self, Door, Worker, Workers};
@@ -115,6 +116,11 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     let Assembly { authenticator, policy, identity_headers, door, certificate_expiry, connector, upstream_scheme, upstream_authority } =
         assembly;
     watch_key_sets(&authenticator, &readiness, &telemetry.metrics);
+    let bell = Bell::default();
+    if let Some(file) = config.authentication.revocations {
+        let watch = RevocationsWatch::new(authenticator.revocations().clone(), file);
+        tokio::spawn(watch.run(readiness.guard("revocations"), bell.clone(), telemetry.metrics.clone()));
+    }
     if let Some(expiry) = certificate_expiry {
         telemetry.metrics.at_scrape(move |metrics| metrics.certificate_expiry.with_label_values(&["listen"]).set(expiry.as_second()));
     }
@@ -140,7 +146,8 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         upstream_authority,
         telemetry: telemetry.clone(),
     }));
-    let workers = start_workers(config.workers, generation, Arc::new(ArcSwap::from_pointee(door)), connector, &drain, &telemetry.metrics)?;
+    let door = Arc::new(ArcSwap::from_pointee(door));
+    let workers = start_workers(config.workers, generation, door, connector, &drain, &bell, &telemetry.metrics)?;
     announce(&traffic, "traffic")?;
     announce(&operations_port, "operations")?;
 
@@ -157,6 +164,7 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     };
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
     telemetry.metrics.configuration_generation.set(1);
+    telemetry.metrics.configuration_last_reload_successful.set(1);
     let loaded = readiness.guard("configuration");
     loaded.ready();
     readiness.set_started();
@@ -166,7 +174,7 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         let workers = listener::accept(traffic, workers, most, drain.clone(), telemetry.metrics.clone()).await;
         workers.ended().await;
     };
-    lifecycle(signals, &trigger, drain.clone(), &config.limits, accepting).await;
+    lifecycle(signals, &trigger, drain.clone(), &bell, &config.limits, accepting).await;
     Ok(())
 }
 
@@ -197,7 +205,14 @@ fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics:
 
 /// From serving to exit. `POST /drain` and the first signal begin the same drain, whichever comes first; as a preStop hook
 /// asks for it and SIGTERM follows, the later one changes nothing. A signal after a signal ends at once.
-async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
+async fn lifecycle(
+    mut signals: Signals,
+    trigger: &DrainTrigger,
+    mut drain: Drain,
+    bell: &Bell,
+    limits: &Limits,
+    accepting: impl Future<Output = ()>,
+) {
     let interrupted = Notify::new();
     let signalled = async {
         let signal = signals.next().await;
@@ -217,6 +232,7 @@ async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drai
         trigger.begin(Instant::now() + limits.drain);
         tokio::time::sleep(limits.drain).await;
         trigger.finish();
+        bell.ring();
         tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
         // For those answers to be written, and no longer.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -268,9 +284,10 @@ fn start_workers(
     door: Arc<ArcSwap<Door>>,
     connector: Connector,
     drain: &Drain,
+    bell: &Bell,
     metrics: &Arc<Metrics>,
 ) -> io::Result<Workers> {
-    let (drain, metrics) = (drain.clone(), metrics.clone());
+    let (drain, bell, metrics) = (drain.clone(), bell.clone(), metrics.clone());
     Workers::start(count, move || Worker {
         door: door.clone(),
         metrics: metrics.clone(),
@@ -278,9 +295,10 @@ fn start_workers(
             generation: generation.clone(),
             pool: Pool::new(connector.clone()),
             drain: drain.clone(),
-            end: LocalEnd::default(),
+            bell: LocalBell::default(),
             request_ids: RequestIds::new(),
         }),
+        bell: bell.clone(),
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `Authenticator::authenticate` is one authentication from start to finish. What is presented is read in `credentials`;
 //! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
-//! `claims`); an API key is looked up in the room `api_keys`; what verified is kept in `cache`.
+//! `claims`); an API key is looked up in the room `api_keys`; what verified is kept in `cache`, and refused all the same
+//! once `revocations` names it.
 
 mod algorithm;
 mod cache;
@@ -15,6 +16,8 @@ mod jwks_fetch;
 mod jws;
 mod provider;
 mod remote_key_set;
+mod revocations;
+mod revocations_watch;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -25,10 +28,12 @@ mod weak_keys;
 pub use failure::{Failure, FailureKind};
 pub use jwks_fetch::FetchOutcome;
 pub use remote_key_set::RemoteKeySet;
+pub use revocations::{Revocations, Standing};
+pub use revocations_watch::RevocationsWatch;
 
 use crate::api_keys::{ApiKeys, Record, Refused};
 use crate::authorization::{Grants, Policy};
-use crate::config::{self, ClaimPath, Mode, Position, Problems};
+use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Position, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::telemetry::AuthKind;
@@ -36,7 +41,8 @@ use cache::{Verdict, Verdicts};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
-use provider::{Provider, VerifiedToken};
+use provider::{Provider, Validity, VerifiedToken};
+use revocations::Known;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -56,6 +62,8 @@ pub struct Caller {
     pub grants: Grants,
     /// What the upstream is told.
     pub headers: RenderedHeaders,
+    /// What may end a call of it while it runs.
+    pub standing: Standing,
 }
 
 /// The result of an authentication that refused nothing.
@@ -88,6 +96,8 @@ pub struct Authenticator {
     policy: Arc<Policy>,
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
+    revocations: Arc<Revocations>,
+    long_calls: LongCalls,
 }
 
 impl Authenticator {
@@ -106,14 +116,19 @@ impl Authenticator {
         if let Some(file) = config.api_keys.as_ref().and_then(|keys| keys.file.as_ref()) {
             warn_of_undefined_roles(&api_keys, &policy, &file.at, problems);
         }
+        let providers = Providers::load(config, &forwarded, problems);
+        let known = config.revocations.as_ref().map(|_| known(&providers, &api_keys)).unwrap_or_default();
+        let revocations = Revocations::load(config.revocations.as_ref(), known, problems);
         Authenticator {
             mode: config.mode,
-            providers: Providers::load(config, &forwarded, problems),
+            providers,
             api_keys,
             api_key_header: config.api_keys.as_ref().map(|keys| keys.header.clone()),
             policy,
             headers,
             verdicts: Verdicts::new(),
+            revocations: Arc::new(revocations),
+            long_calls: config.long_calls,
         }
     }
 
@@ -142,13 +157,43 @@ impl Authenticator {
                 Mode::Optional | Mode::Disabled => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
             };
         };
-        if let Some(caller) = self.verdicts.caller(&digest, now) {
+        if let Some(caller) = self.verdicts.caller(&digest, now).filter(|caller| self.revocations.of(&caller.standing).is_none()) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
         let verdict = self.verify(&presented, now).await?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
+    }
+
+    /// Why a running call of `caller` has to end now: its credentials are revoked, and `long_calls` does not let it go on.
+    pub fn revoked(&self, caller: &Caller) -> Option<Failure> {
+        match self.long_calls.on_revocation {
+            LongCall::Continue => None,
+            LongCall::End => self.check_revocations(&caller.identity, &caller.standing).err(),
+        }
+    }
+
+    /// When a running call of `caller` has to end as [`Self::expired`]; `None` also when `long_calls` lets it go on.
+    pub fn expiry(&self, caller: &Caller) -> Option<SystemTime> {
+        match self.long_calls.on_expiry {
+            LongCall::Continue => None,
+            LongCall::End => caller.standing.expiry.map(|expiry| expiry.at),
+        }
+    }
+
+    /// As what a running call of `caller` ends at its expiry.
+    pub fn expired(&self, caller: &Caller) -> Failure {
+        let (kind, detail) = match caller.standing.expiry {
+            Some(expiry) if expiry.of_api_key => (FailureKind::ApiKeyExpired, "the API key expired while the call was running"),
+            _ => (FailureKind::TokenExpired, "exp and leeway passed while the call was running"),
+        };
+        of_identity(&caller.identity, kind, detail)
+    }
+
+    /// What is revoked: to be kept up to date by a [`RevocationsWatch`].
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The key sets behind URLs: `run` of each belongs on the control runtime.
@@ -193,15 +238,17 @@ impl Authenticator {
             Some(token) => Some(self.verify_token(token, now).await?),
             None => None,
         };
-        let (identity, validity) = match token {
-            Some(VerifiedToken { identity, validity }) => (identity, Some(validity)),
-            None => (Identity::default(), None),
+        let (identity, validity, standing) = match token {
+            Some(VerifiedToken { identity, validity, standing }) => (identity, Some(validity), Some(standing)),
+            None => (Identity::default(), None, None),
         };
         let identity = match &record {
             Some(record) => with_api_key(identity, record, presented.token.is_none()),
             None => identity,
         };
-        let caller = Arc::new(self.caller(identity)?);
+        let standing = Standing::new(standing, validity.as_ref().and_then(Validity::ends), record.as_deref());
+        self.check_revocations(&identity, &standing)?;
+        let caller = Arc::new(self.caller(identity, standing)?);
         Ok(Verdict { caller, token: validity, api_key: record })
     }
 
@@ -223,17 +270,23 @@ impl Authenticator {
         Err(Failure { api_key_id: Some(record.id.clone()), ..Failure::new(kind, detail) })
     }
 
-    fn caller(&self, identity: Identity) -> Result<Caller, Failure> {
+    fn check_revocations(&self, identity: &Identity, standing: &Standing) -> Result<(), Failure> {
+        let revoked = self.revocations.of(standing);
+        revoked.map_or(Ok(()), |detail| Err(of_identity(identity, FailureKind::CredentialsRevoked, detail)))
+    }
+
+    fn caller(&self, identity: Identity, standing: Standing) -> Result<Caller, Failure> {
         let grants = self.policy.grants(&identity);
         match self.headers.render(&identity, &grants) {
-            Ok(headers) => Ok(Caller { identity, grants, headers }),
-            Err(_) => Err(Failure {
-                provider: identity.provider,
-                api_key_id: identity.api_key_id,
-                ..Failure::new(FailureKind::TokenClaim, "the identity needs more than 4 KiB of headers")
-            }),
+            Ok(headers) => Ok(Caller { identity, grants, headers, standing }),
+            Err(_) => Err(of_identity(&identity, FailureKind::TokenClaim, "the identity needs more than 4 KiB of headers")),
         }
     }
+}
+
+/// A refusal of somebody who is known.
+fn of_identity(identity: &Identity, kind: FailureKind, detail: &str) -> Failure {
+    Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..Failure::new(kind, detail) }
 }
 
 /// The token's user stays the user; the client is the key's; what both may do is united.
@@ -301,6 +354,12 @@ impl Providers {
             None => self.without_issuer.as_ref().ok_or_else(|| claims::claim_failure("the claim iss is missing")),
         }
     }
+}
+
+/// Everything that a revocation can be about.
+fn known(providers: &Providers, api_keys: &ApiKeys) -> Known {
+    let issuers = providers.by_issuer.keys().map(|issuer| google::one_spelling(issuer).to_owned()).collect();
+    Known { issuers, api_keys: api_keys.records().map(|record| record.id.clone()).collect() }
 }
 
 /// A role without a definition gives nothing; in a key's record that is most likely a slip.

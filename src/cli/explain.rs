@@ -2,7 +2,7 @@
 
 use super::{BAD_CONFIGURATION, FAILED, Files, REFUSED, Ready, load};
 use crate::app::Assembly;
-use crate::authentication::Caller;
+use crate::authentication::{Caller, Standing};
 use crate::config::Config;
 use crate::grpc::MethodPath;
 use crate::identity::Identity;
@@ -110,7 +110,7 @@ async fn decide(arguments: &Arguments, assembly: &Assembly, headers: &HeaderMap)
             println!("authentication: taken as passed, for the user and roles given");
             let grants = policy.grants(&identity);
             let headers = assembly.identity_headers.render(&identity, &grants);
-            headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers }))
+            headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers, standing: Standing::default() }))
         }
         None => authenticate(assembly, headers).await?,
     };

@@ -146,8 +146,8 @@ mod tests {
             ("[]", "1:1", "a mapping"),
             ("revoke: []", "1:1: revoke", "revoked"),
             ("revoke: []", "1:1: revoked", "missing"),
-            ("revoked:", "1:1: revoked", "revoked: []"),
-            ("revoked: {}", "1:1: revoked", "a list"),
+            ("revoked:", "1:9: revoked", "revoked: []"),
+            ("revoked: {}", "revoked", "a list"),
             ("revoked: []\nrevoked: []", "2:1: revoked", "stands already"),
             ("revoked: [a]", "1:11: revoked[0]", "a mapping"),
             ("revoked: [{}]", "revoked[0]", "expected one of"),
@@ -168,10 +168,9 @@ mod tests {
             ("revoked: []\n---\nrevoked: []\n", "2:1", "one"),
         ] {
             let (_, problems) = read(text);
-            assert!(
-                problems.iter().any(|line| line.starts_with("error: revocations.yaml") && line.contains(place) && line.contains(words)),
-                "{text:?}: {place} {words}: {problems:?}"
-            );
+            let found =
+                problems.iter().any(|line| line.starts_with("error: revocations.yaml") && line.contains(place) && line.contains(words));
+            assert!(found, "{text:?}: {place} {words}: {problems:?}");
         }
         let (list, problems) = read("revoked: [{jti: a}, {api_key: b}, {user_id: c, issuer: x, before: y}]");
         assert_eq!((list.len(), problems.len()), (1, 2), "{problems:?}");
