@@ -216,7 +216,9 @@ async fn lifecycle(
     let interrupted = Notify::new();
     let signalled = async {
         let signal = signals.next().await;
-        tracing::info!(signal = signal.name(), "{}", if trigger.announce() { "draining" } else { "draining already" });
+        // Outside the log line, whose arguments are evaluated only when its level is written.
+        let first = trigger.announce();
+        tracing::info!(signal = signal.name(), "{}", if first { "draining" } else { "draining already" });
         if signal == Ended::Interrupt {
             interrupted.notify_one();
         }
