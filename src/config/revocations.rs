@@ -78,9 +78,6 @@ fn entry(item: &Field) -> Option<Revocation> {
     let mut section = item.section()?;
     let (jti, user_id, api_key) = (section.field("jti"), section.field("user_id"), section.field("api_key"));
     let named = [&jti, &user_id, &api_key].into_iter().filter(|field| field.is_set()).count();
-    if named != 1 {
-        item.error(format!("found {}, expected {AN_ENTRY}", if named == 0 { "none of them" } else { "several in one" }));
-    }
     let entry = if jti.is_set() {
         token(&jti, &mut section)
     } else if user_id.is_set() {
@@ -89,6 +86,9 @@ fn entry(item: &Field) -> Option<Revocation> {
         api_key.text("the id of an API key's record").map(|id| Revocation::ApiKey { id: id.to_owned() })
     };
     section.finish();
+    if named != 1 {
+        item.error(format!("found {}, expected {AN_ENTRY}", if named == 0 { "none of them" } else { "several in one" }));
+    }
     entry.filter(|_| named == 1)
 }
 

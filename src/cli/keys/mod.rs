@@ -3,6 +3,7 @@
 //! A new key is printed once, alone on standard output, so that it can be piped to where it is kept; everything else
 //! goes to stderr. `record_text` writes one record as YAML, `key_file` adds it to the file.
 
+mod field_edit;
 mod key_file;
 mod record_text;
 
