@@ -163,8 +163,7 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         }),
     };
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
-    telemetry.metrics.configuration_generation.set(1);
-    telemetry.metrics.configuration_last_reload_successful.set(1);
+    note_configuration(&telemetry.metrics);
     let loaded = readiness.guard("configuration");
     loaded.ready();
     readiness.set_started();
@@ -176,6 +175,13 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     };
     lifecycle(signals, &trigger, drain.clone(), &bell, &config.limits, accepting).await;
     Ok(())
+}
+
+/// The one generation of this process has been applied.
+fn note_configuration(metrics: &Metrics) {
+    metrics.configuration_generation.set(1);
+    metrics.configuration_last_reload_successful.set(1);
+    metrics.configuration_last_reload_success.set(jiff::Timestamp::now().as_second());
 }
 
 /// Fetches key sets for as long as the process runs, and lets readiness wait for those that are required.

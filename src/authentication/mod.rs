@@ -206,6 +206,13 @@ impl Authenticator {
         self.providers.list.iter().map(|provider| provider.name.clone()).collect()
     }
 
+    /// What a rule's `from` may name: the token providers, and `api_keys`.
+    pub fn credential_names(&self) -> Vec<Arc<str>> {
+        let mut names = self.provider_names();
+        names.push(API_KEYS.into());
+        names
+    }
+
     /// Which kinds of credentials a request holds, verified or not: for the record of a refusal.
     pub fn presented(&self, request: &HeaderMap) -> AuthKind {
         let mut kind = AuthKind::NONE;

@@ -19,7 +19,11 @@ pub(super) fn check(paths: &[PathBuf]) -> ExitCode {
 fn summary(ready: &Ready) -> Vec<String> {
     let config = &ready.config;
     let mut lines = vec![listen(config), upstream(config), authentication(config)];
-    lines.extend(ready.assembly.policy.summary());
+    if config.authentication.mode == Mode::Disabled {
+        lines.push("every method: anyone (authentication.mode is disabled)".to_owned());
+    } else {
+        lines.extend(ready.assembly.policy.summary());
+    }
     let warnings = ready.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
     lines.push(format!("the configuration is fine: {warnings} warning{}", if warnings == 1 { "" } else { "s" }));
     lines

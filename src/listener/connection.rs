@@ -5,7 +5,7 @@ use super::Door;
 use super::worker::Worker;
 use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
 use crate::proxy::{self, Ending};
-use crate::telemetry::Limit;
+use crate::telemetry::{Limit, Metrics};
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, peer).await,
+        Ok(connection) => serve_streams(worker, connection, peer, door.streams).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -60,8 +61,14 @@ fn settings(door: &Door) -> h2::server::Builder {
     builder
 }
 
-async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Bytes>, peer: SocketAddr) -> Result<(), h2::Error> {
+async fn serve_streams(
+    worker: &Worker,
+    mut connection: Connection<FrameTap, Bytes>,
+    peer: SocketAddr,
+    most_streams: u32,
+) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
+    let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
     let mut sent_away = false;
@@ -75,8 +82,11 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
                         continue;
                     }
                     let call = proxy::call(worker.proxy.clone(), Some(peer), request, respond);
-                    let (resets, began) = (resets.clone(), Instant::now());
-                    tokio::task::spawn_local(async move { resets.ended(call.await, began) });
+                    let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
+                    tokio::task::spawn_local(async move {
+                        resets.ended(call.await, began);
+                        drop(stream);
+                    });
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -87,6 +97,38 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
                 sent_away = true;
             }
         }
+    }
+}
+
+/// The streams in use of one connection, to count how often and how long all of them are: h2 refuses one more by itself
+/// and tells nobody.
+struct Streams {
+    active: Cell<u32>,
+    most: u32,
+    metrics: Arc<Metrics>,
+}
+
+/// One of them; in use until dropped.
+struct Stream(Rc<Streams>);
+
+impl Streams {
+    fn begin(self: &Rc<Streams>) -> Stream {
+        self.active.set(self.active.get() + 1);
+        if self.active.get() == self.most {
+            self.metrics.limit_hits.inc(Limit::Streams);
+            self.metrics.connections_at_stream_limit.inc();
+        }
+        Stream(self.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let streams = &self.0;
+        if streams.active.get() == streams.most {
+            streams.metrics.connections_at_stream_limit.dec();
+        }
+        streams.active.set(streams.active.get() - 1);
     }
 }
 
