@@ -119,6 +119,9 @@ impl Authenticator {
         let providers = Providers::load(config, &forwarded, problems);
         let known = config.revocations.as_ref().map(|_| known(&providers, &api_keys)).unwrap_or_default();
         let revocations = Revocations::load(config.revocations.as_ref(), known, problems);
+        for provider in config.jwt.iter().filter(|provider| provider.issuer.is_none() && config.revocations.is_some()) {
+            problems.warning(&provider.at, "its tokens cannot be revoked: they have no iss, by which a revocation knows them");
+        }
         Authenticator {
             mode: config.mode,
             providers,
