@@ -1,4 +1,4 @@
-//! ONE CALL, start to finish: the product. Each line of [`serve_call`] is a phase, each phase one call into one room; the
+//! ONE CALL, start to finish: the product. Each line of `serve_call` is a phase, each phase one call into one room; the
 //! order of the phases is the interface's order of refusals, so that nobody unauthenticated can probe what exists.
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
 use crate::refusal::{Refusal, Status};
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
+use crate::tls::PeerCertificate;
 use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -76,7 +77,15 @@ pub enum Ending {
 }
 
 /// Carries one call from its request head to the end of its answer.
-pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Ending {
+///
+/// `certificate` is the verified one of its connection.
+pub async fn call(
+    proxy: Rc<Proxy>,
+    peer: Option<SocketAddr>,
+    certificate: Option<Rc<PeerCertificate>>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Ending {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
     let (head, body) = request.into_parts();
@@ -84,7 +93,7 @@ pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<R
     let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &generation, Request::from_parts(head, ()), &mut client, &mut record, &caller) => outcome,
+        outcome = serve_call(&proxy, &generation, Request::from_parts(head, ()), certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
         refusal = ended_by_us(&proxy, &generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
@@ -146,6 +155,7 @@ async fn serve_call(
     proxy: &Proxy,
     generation: &Generation,
     mut request: Request<()>,
+    certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
     record: &mut CallRecord,
     known: &OnceCell<Arc<Caller>>,
@@ -163,7 +173,7 @@ async fn serve_call(
     // A public method is never looked at: no credential is read, none forwarded, no identity written.
     let Admitted { permit, caller, public } = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
-        None => admit(generation, route, request.headers(), deadline, record).await?,
+        None => admit(generation, route, request.headers(), certificate, deadline, record).await?,
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
     rewrite(generation, &mut request, &path, caller, public)?;
@@ -251,10 +261,11 @@ async fn admit(
     generation: &Generation,
     route: crate::authorization::Route,
     headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, deadline, record).await? {
+    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -276,11 +287,12 @@ async fn admit(
 async fn authenticate(
     generation: &Generation,
     headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
-    let verdict = authenticator.authenticate(headers, SystemTime::now());
+    let verdict = authenticator.authenticate(headers, certificate, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,
@@ -288,7 +300,7 @@ async fn authenticate(
     let token_cache = &generation.telemetry.metrics.token_cache;
     match &verdict {
         Ok(Authenticated { caller: Some(caller), cache }) => {
-            record.authenticated(authenticator.presented(headers), &caller.identity);
+            record.authenticated(authenticator.presented(headers, certificate), &caller.identity);
             match cache {
                 authentication::CacheOutcome::Hit => token_cache.inc(CacheOutcome::Hit),
                 authentication::CacheOutcome::Miss => token_cache.inc(CacheOutcome::Miss),
@@ -296,7 +308,7 @@ async fn authenticate(
             }
         }
         Ok(Authenticated { caller: None, .. }) => record.authenticated(AuthKind::NONE, &Identity::default()),
-        Err(failure) => record.presented(authenticator.presented(headers), failure.provider.as_ref()),
+        Err(failure) => record.presented(authenticator.presented(headers, certificate), failure.provider.as_ref()),
     }
     Ok(verdict)
 }

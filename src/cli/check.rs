@@ -30,8 +30,12 @@ fn summary(ready: &Ready) -> Vec<String> {
 }
 
 fn listen(config: &Config) -> String {
-    let transport = match config.listen.transport {
-        Transport::Tls(_) => "TLS",
+    let transport = match &config.listen.transport {
+        Transport::Tls(tls) => match &tls.client_ca {
+            None => "TLS",
+            Some(ca) if ca.required => "TLS, client certificates required",
+            Some(_) => "TLS, client certificates optional",
+        },
         Transport::InsecurePlaintext => "PLAINTEXT",
     };
     let workers = config.workers;
@@ -58,6 +62,9 @@ fn authentication(config: &Config) -> String {
     let mut sources: Vec<String> = authentication.jwt.iter().map(|provider| format!("tokens of {}", provider.name)).collect();
     sources.extend(authentication.google.iter().map(|_| "Google ID tokens".to_owned()));
     sources.extend(authentication.api_keys.iter().map(|keys| format!("API keys in {}", keys.header)));
+    if !authentication.client_certificates.is_empty() {
+        sources.push("client certificates".to_owned());
+    }
     let sources = if sources.is_empty() { "nothing is accepted".to_owned() } else { sources.join(", ") };
     format!("authentication is {mode}: {sources}")
 }

@@ -157,7 +157,7 @@ async fn authenticate(assembly: &Assembly, headers: &HeaderMap) -> Result<Option
     for set in assembly.authenticator.key_sets() {
         tokio::spawn(set.clone().run());
     }
-    match assembly.authenticator.authenticate(headers, SystemTime::now()).await {
+    match assembly.authenticator.authenticate(headers, None, SystemTime::now()).await {
         Ok(authenticated) => {
             let words = match &authenticated.caller {
                 None => "no credential: an anonymous caller".to_owned(),

@@ -6,6 +6,7 @@ use super::worker::Worker;
 use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
+use crate::tls::PeerCertificate;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
@@ -22,14 +23,14 @@ use tokio::time::Instant;
 pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: SocketAddr) {
     let door = worker.door.load_full();
     let deadline = Instant::now() + door.handshake;
-    let io = match tokio::time::timeout_at(deadline, secure(&door, socket)).await {
-        Ok(Ok(io)) => io,
+    let (io, certificate) = match tokio::time::timeout_at(deadline, secure(&door, socket)).await {
+        Ok(Ok(secured)) => secured,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return worker.metrics.limit_hits.inc(Limit::Handshake),
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, peer, door.streams).await,
+        Ok(connection) => serve_streams(worker, connection, peer, certificate, door.streams).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -37,14 +38,16 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     }
 }
 
-async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<Io> {
+/// The secured stream, and who the client is by its certificate, which is read once for all its calls.
+async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<(Io, Option<Rc<PeerCertificate>>)> {
     let socket = TcpStream::from_std(socket)?;
     match &door.tls {
-        None => Ok(Io::Tcp(socket)),
+        None => Ok((Io::Tcp(socket), None)),
         Some(acceptor) => {
             let tls = acceptor.accept(socket).await?;
+            let certificate = PeerCertificate::of(tls.get_ref().1).map(Rc::new);
             // A client that offers no ALPN at all passes rustls; h2 is all we speak, and its preface is checked next.
-            Ok(Io::Tls(Box::new(tls.into())))
+            Ok((Io::Tls(Box::new(tls.into())), certificate))
         }
     }
 }
@@ -57,7 +60,8 @@ fn settings(door: &Door) -> h2::server::Builder {
         .max_concurrent_streams(door.streams)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(door.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX))
-        .data_frame_budget(DATA_FRAME_BUDGET);
+        .data_frame_budget(DATA_FRAME_BUDGET)
+        .max_local_error_reset_streams(None);
     builder
 }
 
@@ -65,6 +69,7 @@ async fn serve_streams(
     worker: &Worker,
     mut connection: Connection<FrameTap, Bytes>,
     peer: SocketAddr,
+    certificate: Option<Rc<PeerCertificate>>,
     most_streams: u32,
 ) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
@@ -81,7 +86,7 @@ async fn serve_streams(
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
-                    let call = proxy::call(worker.proxy.clone(), Some(peer), request, respond);
+                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), request, respond);
                     let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
                     tokio::task::spawn_local(async move {
                         resets.ended(call.await, began);

@@ -161,6 +161,7 @@ authentication:
   jwt: [{ zzz: 1, claims: { zzz: 1 }, trust: { zzz: 1 } }]
   google: { zzz: 1 }
   api_keys: { zzz: 1, file: strange-keys.yaml }
+  client_certificates: [{ zzz: 1 }]
   long_calls: { zzz: 1 }
 authorization: { zzz: 1, methods: { /a.B/C: { zzz: 1 } } }
 identity_headers: { zzz: 1 }
