@@ -16,6 +16,7 @@ mod jwks;
 mod jwks_fetch;
 mod jws;
 mod provider;
+mod providers;
 mod remote_key_set;
 mod revocations;
 mod revocations_watch;
@@ -44,10 +45,10 @@ use client_certificate::{CLIENT_CERTIFICATES, ClientCertificates, Entry};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
-use provider::{Provider, Validity, VerifiedToken};
+use provider::{Validity, VerifiedToken};
+use providers::Providers;
 use revocations::Known;
-use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -351,55 +352,6 @@ fn add_api_key(identity: &mut Identity, record: &Record, without_token: bool) {
 /// Seconds of Unix time as claims count them.
 fn unix_seconds(now: SystemTime) -> f64 {
     now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// The token providers, found by issuer.
-#[derive(Debug, Default)]
-struct Providers {
-    list: Vec<Arc<Provider>>,
-    by_issuer: HashMap<String, Arc<Provider>>,
-    without_issuer: Option<Arc<Provider>>,
-}
-
-impl Providers {
-    fn load(config: &config::Authentication, forwarded: &Arc<[Arc<str>]>, problems: &mut Problems) -> Providers {
-        let mut providers = Providers::default();
-        for jwt in &config.jwt {
-            if let Some(provider) = Provider::load(jwt, forwarded, problems) {
-                providers.add(Arc::new(provider), jwt.issuer.iter().map(String::as_str), &jwt.at, problems);
-            }
-        }
-        if let Some(google) = &config.google {
-            providers.add(Arc::new(Provider::google(google, forwarded)), google::ISSUERS.into_iter(), &google.at, problems);
-        }
-        providers
-    }
-
-    fn add<'i>(&mut self, provider: Arc<Provider>, issuers: impl Iterator<Item = &'i str>, at: &Position, problems: &mut Problems) {
-        let mut named = false;
-        for issuer in issuers {
-            named = true;
-            if self.by_issuer.insert(issuer.to_owned(), provider.clone()).is_some() {
-                problems.error(at, format!("another provider has the issuer {issuer} already"));
-            }
-        }
-        if !named && self.without_issuer.replace(provider.clone()).is_some() {
-            problems.error(at, "another provider has insecure_no_issuer already");
-        }
-        self.list.push(provider);
-    }
-
-    /// The issuer decides, byte for byte; a token that has one never goes to the provider of those without.
-    fn of(&self, token: &Jws<'_>) -> Result<&Arc<Provider>, Failure> {
-        match token.claims.get("iss") {
-            Some(Value::String(issuer)) => {
-                let known = self.by_issuer.get(issuer);
-                known.ok_or_else(|| Failure::new(FailureKind::TokenIssuer, "no provider has the token's issuer"))
-            }
-            Some(_) => Err(claims::claim_failure("the claim iss is not a string")),
-            None => self.without_issuer.as_ref().ok_or_else(|| claims::claim_failure("the claim iss is missing")),
-        }
-    }
 }
 
 fn load_revocations(config: &config::Authentication, providers: &Providers, api_keys: &ApiKeys, problems: &mut Problems) -> Revocations {

@@ -9,7 +9,7 @@ use FailureKind::*;
 use http::HeaderValue;
 use jsonwebtoken::Algorithm as Jwa;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 fn try_load(config: &Authentication, claims: &[&str]) -> (Authenticator, Problems) {
