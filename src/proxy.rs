@@ -4,7 +4,7 @@
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
 use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure};
-use crate::authorization::{Permit, Policy};
+use crate::authorization::{Denied, Permit, Policy};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
 use crate::grpc::{Code, MethodPath, parse_timeout};
@@ -173,7 +173,10 @@ async fn serve_call(
     // A public method is never looked at: no credential is read, none forwarded, no identity written.
     let Admitted { permit, caller, public } = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
-        None => admit(generation, route, request.headers(), certificate, deadline, record).await?,
+        None => {
+            let admission = admit(generation, route, request.headers(), certificate, deadline, record);
+            client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
+        }
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
     rewrite(generation, &mut request, &path, caller, public)?;
@@ -188,7 +191,7 @@ async fn serve_call(
         expired = expired(generation, caller) => return Err(Refusal::Authentication(expired).into()),
     };
     record.upstream_ended();
-    ended.map_err(not_served)
+    ended.map_err(|ended| not_served(generation, ended))
 }
 
 fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
@@ -203,13 +206,11 @@ fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
 /// 431, and what RFC 9113 calls malformed but h2 lets through.
 fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), NotServed> {
     generation.limits.examine_request(request).map_err(|why| {
-        let hits = &generation.telemetry.metrics.limit_hits;
+        count_unacceptable(generation, why);
         match why {
-            Unacceptable::Bytes => hits.inc(Limit::HeaderBytes),
-            Unacceptable::Fields => hits.inc(Limit::HeaderFields),
-            Unacceptable::Malformed => return NotServed::Malformed,
+            Unacceptable::Bytes | Unacceptable::Fields => NotServed::Refused(Refusal::HeadersTooLarge(why)),
+            Unacceptable::Malformed => NotServed::Malformed,
         }
-        NotServed::Refused(Refusal::HeadersTooLarge(why))
     })?;
     // §8.3.1: no userinfo in the authority; and two `host` fields contradict each other.
     let userinfo = request.uri().authority().is_some_and(|authority| authority.as_str().contains('@'));
@@ -217,6 +218,15 @@ fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), N
         return Err(NotServed::Malformed);
     }
     Ok(())
+}
+
+fn count_unacceptable(generation: &Generation, why: Unacceptable) {
+    let hits = &generation.telemetry.metrics.limit_hits;
+    match why {
+        Unacceptable::Bytes => hits.inc(Limit::HeaderBytes),
+        Unacceptable::Fields => hits.inc(Limit::HeaderFields),
+        Unacceptable::Malformed => {}
+    }
 }
 
 /// 405 and 415: what is no gRPC request at all.
@@ -275,7 +285,15 @@ async fn admit(
         Err(failure) => return Err(Refusal::Authentication(failure).into()),
     };
     let caller = authenticated.caller.as_deref().map(|caller| (&caller.identity, &caller.grants));
-    let permit = generation.policy.authorize(route, caller).map_err(Refusal::Authorization)?;
+    let permit = match generation.policy.authorize(route, caller) {
+        // A refusal of authentication all the same, though only the rule shows that a credential is needed.
+        Err(denied @ Denied::CredentialsMissing) if generation.insecure_audit => {
+            let refusal = Refusal::Authorization(denied);
+            record.audited(refusal.answer().reason, refusal.detail());
+            return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
+        }
+        decided => decided.map_err(Refusal::Authorization)?,
+    };
     match permit.audited().cloned().map(Refusal::Authorization) {
         Some(refusal) => record.audited(refusal.answer().reason, refusal.detail()),
         None => record.authorized(),
@@ -365,7 +383,10 @@ fn authority(request: &Request<()>, upstream: &Authority) -> Result<Authority, N
     }
 }
 
-fn not_served(ended: Ended) -> NotServed {
+fn not_served(generation: &Generation, ended: Ended) -> NotServed {
+    if let Ended::Headers(why) = &ended {
+        count_unacceptable(generation, *why);
+    }
     NotServed::Refused(match ended {
         Ended::Unreachable(why) => Refusal::UpstreamUnavailable(why.0.to_string()),
         Ended::Lost(why) => Refusal::UpstreamUnavailable(why),

@@ -83,6 +83,7 @@ async fn serve_streams(
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     if resets.is_a_flood() {
+                        worker.metrics.limit_hits.inc(Limit::Flood);
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
