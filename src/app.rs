@@ -3,10 +3,11 @@
 //! Fail before bind; bind everything before serving anything. One control thread (this one) does everything that is
 //! nobody's call: accepting, key sets, the operations port, signals; `workers` threads carry calls.
 
-use crate::authentication::Authenticator;
+use crate::authentication::{Authenticator, RevocationsWatch};
 use crate::authorization::Policy;
+use crate::bell::{Bell, LocalBell};
 use crate::config::{Config, Problems, Transport, Upstream, UpstreamAddress};
-use crate::drain::{Drain, DrainTrigger, LocalEnd, drain};
+use crate::drain::{Drain, DrainTrigger, drain};
 use crate::http2::HeaderLimits;
 use crate::identity_headers::IdentityHeaders;
 use crate::listener::{self, Door, Worker, Workers};
@@ -116,6 +117,11 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     let Assembly { authenticator, policy, identity_headers, door, certificate_expiry, connector, upstream_scheme, upstream_authority } =
         assembly;
     watch_key_sets(&authenticator, &readiness, &telemetry.metrics);
+    let bell = Bell::default();
+    if let Some(file) = config.authentication.revocations {
+        let watch = RevocationsWatch::new(authenticator.revocations().clone(), file);
+        tokio::spawn(watch.run(readiness.guard("revocations"), bell.clone(), telemetry.metrics.clone()));
+    }
     if let Some(expiry) = certificate_expiry {
         telemetry.metrics.at_scrape(move |metrics| metrics.certificate_expiry.with_label_values(&["listen"]).set(expiry.as_second()));
     }
@@ -142,7 +148,8 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         upstream_authority,
         telemetry: telemetry.clone(),
     }));
-    let workers = start_workers(config.workers, generation, Arc::new(ArcSwap::from_pointee(door)), connector, &drain, &telemetry.metrics)?;
+    let door = Arc::new(ArcSwap::from_pointee(door));
+    let workers = start_workers(config.workers, generation, door, connector, &drain, &bell, &telemetry.metrics)?;
     announce(&traffic, "traffic")?;
     announce(&operations_port, "operations")?;
 
@@ -168,7 +175,7 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     let way_down = async {
         let closing = told_to_close(drain, limits.drain_delay, &interrupted);
         let workers = listener::accept(traffic, workers, most, closing, telemetry.metrics.clone()).await;
-        empty(workers, &trigger, limits.drain).await;
+        empty(workers, &trigger, &bell, limits.drain).await;
     };
     tokio::select! {
         () = way_down => {}
@@ -229,7 +236,7 @@ async fn told_to_close(mut drain: Drain, delay: Duration, interrupted: &Notify) 
 
 /// From a port that is closed, so that nobody who is sent away comes back to it, to the end of the last connection, or as
 /// far as `limit` allows.
-async fn empty(workers: Workers, trigger: &DrainTrigger, limit: Duration) {
+async fn empty(workers: Workers, trigger: &DrainTrigger, bell: &Bell, limit: Duration) {
     trigger.begin(Instant::now() + limit);
     let mut ended = pin!(workers.ended());
     tokio::select! {
@@ -237,6 +244,7 @@ async fn empty(workers: Workers, trigger: &DrainTrigger, limit: Duration) {
         () = tokio::time::sleep(limit) => {}
     }
     trigger.finish();
+    bell.ring();
     tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
     // For those answers to be written, and no longer.
     const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -297,9 +305,10 @@ fn start_workers(
     door: Arc<ArcSwap<Door>>,
     connector: Connector,
     drain: &Drain,
+    bell: &Bell,
     metrics: &Arc<Metrics>,
 ) -> io::Result<Workers> {
-    let (drain, metrics) = (drain.clone(), metrics.clone());
+    let (drain, bell, metrics) = (drain.clone(), bell.clone(), metrics.clone());
     Workers::start(count, move || Worker {
         door: door.clone(),
         metrics: metrics.clone(),
@@ -307,9 +316,10 @@ fn start_workers(
             generation: generation.clone(),
             pool: Pool::new(connector.clone()),
             drain: drain.clone(),
-            end: LocalEnd::default(),
+            bell: LocalBell::default(),
             request_ids: RequestIds::new(),
         }),
+        bell: bell.clone(),
     })
 }
 

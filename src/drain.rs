@@ -4,11 +4,10 @@
 //! A drain only ever goes forward, so two triggers (a preStop hook and SIGTERM, say) cannot undo each other. It works
 //! across threads and runtimes; asking whether calls are refused is one relaxed load, as every call asks it.
 
-use std::cell::Cell;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How far a drain has gone.
@@ -128,29 +127,6 @@ impl Drain {
         match seen {
             Ok(phase) => phase,
             Err(_) => pending().await,
-        }
-    }
-}
-
-/// One thread's own sign that the drain is over: waiting for it costs a call no atomic that other threads share.
-#[derive(Debug, Default)]
-pub struct LocalEnd {
-    reached: Cell<bool>,
-    waiting: Notify,
-}
-
-impl LocalEnd {
-    /// Waits for the drain to be over and tells everyone on this thread; run by one task of it.
-    pub async fn follow(&self, mut drain: Drain) {
-        drain.over().await;
-        self.reached.set(true);
-        self.waiting.notify_waiters();
-    }
-
-    /// Waits until whatever is in flight on this thread has to end.
-    pub async fn reached(&self) {
-        if !self.reached.get() {
-            self.waiting.notified().await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Doorward, the authenticating sidecar for gRPC. The rooms, lowest layer first; `ARCHITECTURE.md` is the map.
 
+pub mod bell;
 pub mod drain;
 pub mod grpc;
 pub mod http2;

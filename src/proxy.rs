@@ -3,9 +3,10 @@
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
-use crate::authentication::{self, Authenticated, Authenticator, Failure};
+use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure};
 use crate::authorization::{Denied, Permit, Policy};
-use crate::drain::{Drain, LocalEnd};
+use crate::bell::LocalBell;
+use crate::drain::Drain;
 use crate::grpc::{Code, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, Unacceptable};
 use crate::identity::Identity;
@@ -19,6 +20,7 @@ use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,8 +59,8 @@ pub struct Proxy {
     pub pool: Rc<Pool>,
     /// How far down we are.
     pub drain: Drain,
-    /// When what is left ends.
-    pub end: LocalEnd,
+    /// Rings when something has happened that may end running calls.
+    pub bell: LocalBell,
     /// This worker's ids.
     pub request_ids: RequestIds,
 }
@@ -84,11 +86,11 @@ pub async fn call(
 ) -> Ending {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
+    let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &generation, request, certificate.as_deref(), &mut client, &mut record) => outcome,
-        // What is left when the drain's time is up.
-        () = proxy.end.reached() => Err(NotServed::Refused(Refusal::Draining)),
+        outcome = serve_call(&proxy, &generation, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
+        refusal = ended_by_us(&proxy, &generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
     match outcome {
@@ -108,6 +110,24 @@ pub async fn call(
         }
     }
     Ending::Answered
+}
+
+/// Waits for what ends a call that runs: the drain's time is up, or its caller's credentials are revoked.
+///
+/// Nothing rings unheard: all this is one thread, so what changes after a phase of the call has looked rings only when
+/// the call waits, and it waits here from its first wait on.
+async fn ended_by_us(proxy: &Proxy, generation: &Generation, caller: &OnceCell<Arc<Caller>>) -> Refusal {
+    loop {
+        proxy.bell.rung().await;
+        if proxy.drain.is_refusing() {
+            return Refusal::Draining;
+        }
+        // What is revoked is asked of the newest generation, also for a call of an older one.
+        let revoked = caller.get().and_then(|caller| proxy.generation.load().authenticator.revoked(caller));
+        if let Some(failure) = revoked.filter(|_| !generation.insecure_audit) {
+            return Refusal::Authentication(failure);
+        }
+    }
 }
 
 /// Why the upstream's own answer was not passed on.
@@ -134,6 +154,7 @@ async fn serve_call(
     certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
     record: &mut CallRecord,
+    known: &OnceCell<Arc<Caller>>,
 ) -> Result<Finished, NotServed> {
     let arrived = Instant::now();
     note_client(record, request.headers());
@@ -146,20 +167,25 @@ async fn serve_call(
     let route = generation.policy.route(&path);
     record.route(&generation.routes, route.index());
     // A public method is never looked at: no credential is read, none forwarded, no identity written.
-    let admitted = match generation.policy.permit_public(route) {
+    let Admitted { permit, caller, public } = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
             let admission = admit(generation, route, request.headers(), certificate, deadline, record);
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
-    rewrite(generation, &mut request, &path, &admitted)?;
+    let caller = caller.map(|caller| &**known.get_or_init(|| caller));
+    rewrite(generation, &mut request, &path, caller, public)?;
     let scrub = |trailers: &mut HeaderMap| {
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
     };
     let passage = Passage { pool: &proxy.pool, limits: generation.limits, scrub: &scrub, deadline, record };
-    let ended = forward(admitted.permit, passage, request, client).await;
+    let ended = tokio::select! {
+        biased;
+        ended = forward(permit, passage, request, client) => ended,
+        expired = expired(generation, caller) => return Err(Refusal::Authentication(expired).into()),
+    };
     record.upstream_ended();
     ended.map_err(|ended| not_served(generation, ended))
 }
@@ -232,7 +258,7 @@ fn check_drain(drain: &Drain) -> Result<(), Refusal> {
 /// A call that may be forwarded, and as whom.
 struct Admitted {
     permit: Permit,
-    caller: Option<Authenticated>,
+    caller: Option<Arc<Caller>>,
     public: bool,
 }
 
@@ -268,7 +294,7 @@ async fn admit(
         Some(refusal) => record.audited(refusal.answer().reason, refusal.detail()),
         None => record.authorized(),
     }
-    Ok(Admitted { permit, caller: Some(authenticated), public: false })
+    Ok(Admitted { permit, caller: authenticated.caller, public: false })
 }
 
 /// The warm path never waits; a wait for a key set ends with the call's deadline.
@@ -302,7 +328,13 @@ async fn authenticate(
 }
 
 /// Makes the request that the upstream sees of the one the client sent, in place.
-fn rewrite(generation: &Generation, request: &mut Request<()>, path: &MethodPath, admitted: &Admitted) -> Result<(), NotServed> {
+fn rewrite(
+    generation: &Generation,
+    request: &mut Request<()>,
+    path: &MethodPath,
+    caller: Option<&Caller>,
+    public: bool,
+) -> Result<(), NotServed> {
     let authority = authority(request, &generation.upstream_authority)?;
     let uri = Uri::builder().scheme(generation.upstream_scheme.clone()).authority(authority);
     // The very bytes that were authorised.
@@ -312,13 +344,25 @@ fn rewrite(generation: &Generation, request: &mut Request<()>, path: &MethodPath
     headers.remove(HOST);
     // First every header we own, in any spelling, in every mode; then ours.
     generation.identity_headers.remove(headers);
-    if admitted.public || !generation.forward_credentials {
+    if public || !generation.forward_credentials {
         generation.authenticator.remove_credentials(headers);
     }
-    if let Some(caller) = admitted.caller.as_ref().and_then(|authenticated| authenticated.caller.as_ref()) {
+    if let Some(caller) = caller {
         caller.headers.write(headers);
     }
     Ok(())
+}
+
+/// Waits for the end of the caller's credentials, if that ends the call; else forever.
+async fn expired(generation: &Generation, caller: Option<&Caller>) -> Failure {
+    let authenticator = &generation.authenticator;
+    let expiry = caller.filter(|_| !generation.insecure_audit).and_then(|caller| Some((caller, authenticator.expiry(caller)?)));
+    let Some((caller, at)) = expiry else { return std::future::pending().await };
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        // A clock that is set meanwhile must not keep the call much longer.
+        tokio::time::sleep(left.min(Duration::from_secs(60)).max(Duration::from_millis(1))).await;
+    }
+    authenticator.expired(caller)
 }
 
 /// The client's `:authority`; else its single `host`; else the upstream's address.

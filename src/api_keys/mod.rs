@@ -1,13 +1,15 @@
 //! OUR KEYS: the API keys that Doorward itself knows, found by the SHA-256 of what a caller presents.
 //!
-//! `key` is the text form of those we make, `record` is what is known of one key, `file` reads records from YAML. Nothing here holds a key in the clear, but for
+//! `key` is the text form of those we make, `record` is what is known of one key, `file` reads records from YAML, `place` finds them in its text. Nothing here holds a key in the clear, but for
 //! the development key while the configuration is loaded.
 
 mod file;
 pub mod key;
+mod place;
 mod record;
 mod yaml;
 
+pub use place::{Place, place};
 pub use record::{KeyType, Record, Refused};
 
 use crate::config::{self, Problems};
@@ -17,10 +19,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// `id` and `client_id` of the development key.
-const DEVELOPMENT: &str = "development";
+pub const DEVELOPMENT: &str = "development";
 
 /// All API keys of one configuration generation.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiKeys {
     records: HashMap<Digest, Arc<Record>>,
 }
@@ -41,6 +43,18 @@ impl ApiKeys {
     /// The record of `key`, the whole header value.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Record>> {
         self.records.get(&Digest::of(key))
+    }
+
+    /// The same with `changed` in the place of the record that has its id, and with one more.
+    pub fn changed(&self, changed: Option<Record>, new: Option<(Digest, Record)>) -> ApiKeys {
+        let mut records = self.records.clone();
+        if let Some(changed) = changed
+            && let Some(record) = records.values_mut().find(|record| record.id == changed.id)
+        {
+            *record = Arc::new(changed);
+        }
+        records.extend(new.map(|(digest, record)| (digest, Arc::new(record))));
+        ApiKeys { records }
     }
 
     /// All records, in no particular order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// One key's record.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Appears in logs and metrics; unique.
     pub id: Arc<str>,

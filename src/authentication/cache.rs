@@ -37,7 +37,7 @@ impl Verdict {
         let text_bytes: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let entries =
             identity.roles.len() + identity.permissions.len() + self.caller.grants.roles().len() + self.caller.grants.permissions().len();
-        let bytes = 2048 + 2 * text_bytes + 64 * entries;
+        let bytes = 2048 + 2 * text_bytes + 64 * entries + self.caller.standing.weight();
         u32::try_from(bytes.max(LIGHTEST)).unwrap_or(u32::MAX)
     }
 }

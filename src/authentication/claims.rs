@@ -4,6 +4,8 @@
 //! type; claims that describe (e-mail, name, roles, …) then count as absent. Claim values appear in no message.
 
 use super::failure::{Failure, FailureKind};
+use super::google;
+use super::revocations::TokenStanding;
 use crate::config::{Allowed, ClaimNames, ClaimPath, Trust};
 use crate::identity::{ClaimValue, Identity, Permission};
 use serde_json::{Map, Value};
@@ -110,7 +112,7 @@ impl Rules {
         let roles = words(find(claims, &self.names.roles.0));
         let permissions = self.names.permissions.as_ref().map(|path| words(find(claims, &path.0))).unwrap_or_default();
         Ok(Identity {
-            user_id: Some(self.user_id(claims)?.into()),
+            user_id: Some(format!("{}{}", self.trust.user_id_prefix, self.user_id(claims)?).into()),
             user_email: self.email(claims).map(Arc::from),
             user_name: text(&self.names.name).map(Arc::from),
             client_id: self.names.client_id.as_ref().and_then(text).map(Arc::from),
@@ -124,15 +126,27 @@ impl Rules {
         })
     }
 
+    /// As it is in the token, without the provider's prefix.
     fn user_id(&self, claims: &Claims) -> Result<String, Failure> {
         let path = self.names.user_id.0.as_str();
-        let id = match find(claims, path) {
-            Some(Value::String(text)) if !text.is_empty() => text.clone(),
-            Some(Value::Number(number)) if path != "sub" && !number.is_f64() => number.to_string(),
-            Some(_) => return Err(claim_failure(format!("the user-id claim {path} is not a non-empty string"))),
-            None => return Err(claim_failure(format!("the user-id claim {path} is missing"))),
+        match find(claims, path) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+            Some(Value::Number(number)) if path != "sub" && !number.is_f64() => Ok(number.to_string()),
+            Some(_) => Err(claim_failure(format!("the user-id claim {path} is not a non-empty string"))),
+            None => Err(claim_failure(format!("the user-id claim {path} is missing"))),
+        }
+    }
+
+    /// What revocations know the token by; after every check.
+    pub(super) fn standing(&self, claims: &Claims) -> Result<TokenStanding, Failure> {
+        let issuer = claims.get("iss").and_then(Value::as_str).map(|issuer| google::one_spelling(issuer).into());
+        let id = match claims.get("jti") {
+            Some(Value::String(id)) => Some(id.as_str().into()),
+            // Not what RFC 7519 §4.1.7 asks for, but made by some: as it would be written in the file.
+            Some(Value::Number(id)) if !id.is_f64() => Some(id.to_string().into()),
+            _ => None,
         };
-        Ok(format!("{}{id}", self.trust.user_id_prefix))
+        Ok(TokenStanding { issuer, id, user_id: self.user_id(claims)?.into(), issued_at: numeric_date(claims, "iat")? })
     }
 
     fn email<'c>(&self, claims: &'c Claims) -> Option<&'c str> {

@@ -17,6 +17,12 @@ pub(super) const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.
 /// Google signs ID tokens with nothing else.
 pub(super) const ALGORITHMS: [Algorithm; 1] = [Algorithm::RS256];
 
+/// The first spelling for either; any other issuer as it is.
+pub(super) fn one_spelling(issuer: &str) -> &str {
+    let [first, second] = ISSUERS;
+    if issuer == second { first } else { issuer }
+}
+
 /// The checks that every provider's tokens have, for Google's.
 pub(super) fn rules(config: &Google, forwarded: Arc<[Arc<str>]>) -> Rules {
     let path = |name: &str| ClaimPath(name.to_owned());

@@ -3,7 +3,7 @@
 //! `Authenticator::authenticate` is one authentication from start to finish. What is presented is read in `credentials`;
 //! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
 //! `claims`); an API key is looked up in the room `api_keys`; a client certificate, which TLS has verified, is matched in
-//! `client_certificate`; what verified is kept in `cache`.
+//! `client_certificate`; what verified is kept in `cache`, and refused all the same once `revocations` names it.
 
 mod algorithm;
 mod cache;
@@ -16,7 +16,10 @@ mod jwks;
 mod jwks_fetch;
 mod jws;
 mod provider;
+mod providers;
 mod remote_key_set;
+mod revocations;
+mod revocations_watch;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -27,10 +30,12 @@ mod weak_keys;
 pub use failure::{Failure, FailureKind};
 pub use jwks_fetch::FetchOutcome;
 pub use remote_key_set::RemoteKeySet;
+pub use revocations::{Revocations, Standing};
+pub use revocations_watch::RevocationsWatch;
 
 use crate::api_keys::{ApiKeys, Record, Refused};
 use crate::authorization::{Grants, Policy};
-use crate::config::{self, ClaimPath, Mode, Position, Problems};
+use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Position, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::telemetry::AuthKind;
@@ -40,9 +45,10 @@ use client_certificate::{CLIENT_CERTIFICATES, ClientCertificates, Entry};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
-use provider::{Provider, VerifiedToken};
-use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use provider::{Validity, VerifiedToken};
+use providers::Providers;
+use revocations::Known;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -60,6 +66,8 @@ pub struct Caller {
     pub grants: Grants,
     /// What the upstream is told.
     pub headers: RenderedHeaders,
+    /// What may end a call of it while it runs.
+    pub standing: Standing,
 }
 
 /// The result of an authentication that refused nothing.
@@ -93,6 +101,8 @@ pub struct Authenticator {
     policy: Arc<Policy>,
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
+    revocations: Arc<Revocations>,
+    long_calls: LongCalls,
 }
 
 impl Authenticator {
@@ -118,15 +128,19 @@ impl Authenticator {
             }
             caller.ok()
         });
+        let providers = Providers::load(config, &forwarded, problems);
+        let revocations = load_revocations(config, &providers, &api_keys, problems);
         Authenticator {
             mode: config.mode,
             client_certificates,
-            providers: Providers::load(config, &forwarded, problems),
+            providers,
             api_keys,
             api_key_header: config.api_keys.as_ref().map(|keys| keys.header.clone()),
             policy,
             headers,
             verdicts: Verdicts::new(),
+            revocations: Arc::new(revocations),
+            long_calls: config.long_calls,
         }
     }
 
@@ -163,13 +177,43 @@ impl Authenticator {
                 (None, Mode::Optional | Mode::Disabled) => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
             };
         };
-        if let Some(caller) = self.verdicts.caller(&digest, now) {
+        if let Some(caller) = self.verdicts.caller(&digest, now).filter(|caller| self.revocations.of(&caller.standing).is_none()) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
         let verdict = self.verify(&presented, known.map(|(_, entry)| entry), now).await?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
+    }
+
+    /// Why a running call of `caller` has to end now: its credentials are revoked, and `long_calls` does not let it go on.
+    pub fn revoked(&self, caller: &Caller) -> Option<Failure> {
+        match self.long_calls.on_revocation {
+            LongCall::Continue => None,
+            LongCall::End => self.check_revocations(&caller.identity, &caller.standing).err(),
+        }
+    }
+
+    /// When a running call of `caller` has to end as [`Self::expired`]; `None` also when `long_calls` lets it go on.
+    pub fn expiry(&self, caller: &Caller) -> Option<SystemTime> {
+        match self.long_calls.on_expiry {
+            LongCall::Continue => None,
+            LongCall::End => caller.standing.expiry.map(|expiry| expiry.at),
+        }
+    }
+
+    /// As what a running call of `caller` ends at its expiry.
+    pub fn expired(&self, caller: &Caller) -> Failure {
+        let (kind, detail) = match caller.standing.expiry {
+            Some(expiry) if expiry.of_api_key => (FailureKind::ApiKeyExpired, "the API key expired while the call was running"),
+            _ => (FailureKind::TokenExpired, "exp and leeway passed while the call was running"),
+        };
+        of_identity(&caller.identity, kind, detail)
+    }
+
+    /// What is revoked: to be kept up to date by a [`RevocationsWatch`].
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The key sets behind URLs: `run` of each belongs on the control runtime.
@@ -224,9 +268,9 @@ impl Authenticator {
             Some(token) => Some(self.verify_token(token, now).await?),
             None => None,
         };
-        let (mut identity, validity) = match token {
-            Some(VerifiedToken { identity, validity }) => (identity, Some(validity)),
-            None => (Identity::default(), None),
+        let (mut identity, validity, standing) = match token {
+            Some(VerifiedToken { identity, validity, standing }) => (identity, Some(validity), Some(standing)),
+            None => (Identity::default(), None, None),
         };
         // Whose client_id wins comes last: the key's, else the certificate's, else the token's.
         if let Some(certificate) = certificate {
@@ -235,7 +279,9 @@ impl Authenticator {
         if let Some(record) = &record {
             add_api_key(&mut identity, record, presented.token.is_none());
         }
-        let caller = Arc::new(caller(&self.policy, &self.headers, identity)?);
+        let standing = Standing::new(standing, validity.as_ref().and_then(Validity::ends), record.as_deref());
+        self.check_revocations(&identity, &standing)?;
+        let caller = Arc::new(Caller { standing, ..caller(&self.policy, &self.headers, identity)? });
         Ok(Verdict { caller, token: validity, api_key: record })
     }
 
@@ -256,21 +302,28 @@ impl Authenticator {
         };
         Err(Failure { api_key_id: Some(record.id.clone()), ..Failure::new(kind, detail) })
     }
+
+    fn check_revocations(&self, identity: &Identity, standing: &Standing) -> Result<(), Failure> {
+        let revoked = self.revocations.of(standing);
+        revoked.map_or(Ok(()), |detail| Err(of_identity(identity, FailureKind::CredentialsRevoked, detail)))
+    }
 }
 
 /// Why a caller can be too much for the upstream.
 const TOO_LARGE: &str = "needs more than 4 KiB of headers";
 
+/// With nothing that could end its calls.
 fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Result<Caller, Failure> {
     let grants = policy.grants(&identity);
     match headers.render(&identity, &grants) {
-        Ok(headers) => Ok(Caller { identity, grants, headers }),
-        Err(_) => Err(Failure {
-            provider: identity.provider,
-            api_key_id: identity.api_key_id,
-            ..Failure::new(FailureKind::TokenClaim, format!("the identity {TOO_LARGE}"))
-        }),
+        Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default() }),
+        Err(_) => Err(of_identity(&identity, FailureKind::TokenClaim, &format!("the identity {TOO_LARGE}"))),
     }
+}
+
+/// A refusal of somebody who is known.
+fn of_identity(identity: &Identity, kind: FailureKind, detail: &str) -> Failure {
+    Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..Failure::new(kind, detail) }
 }
 
 fn missing(certificate: Option<&PeerCertificate>) -> Failure {
@@ -301,53 +354,14 @@ fn unix_seconds(now: SystemTime) -> f64 {
     now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// The token providers, found by issuer.
-#[derive(Debug, Default)]
-struct Providers {
-    list: Vec<Arc<Provider>>,
-    by_issuer: HashMap<String, Arc<Provider>>,
-    without_issuer: Option<Arc<Provider>>,
-}
-
-impl Providers {
-    fn load(config: &config::Authentication, forwarded: &Arc<[Arc<str>]>, problems: &mut Problems) -> Providers {
-        let mut providers = Providers::default();
-        for jwt in &config.jwt {
-            if let Some(provider) = Provider::load(jwt, forwarded, problems) {
-                providers.add(Arc::new(provider), jwt.issuer.iter().map(String::as_str), &jwt.at, problems);
-            }
-        }
-        if let Some(google) = &config.google {
-            providers.add(Arc::new(Provider::google(google, forwarded)), google::ISSUERS.into_iter(), &google.at, problems);
-        }
-        providers
+fn load_revocations(config: &config::Authentication, providers: &Providers, api_keys: &ApiKeys, problems: &mut Problems) -> Revocations {
+    let Some(file) = &config.revocations else { return Revocations::load(None, Known::default(), problems) };
+    for provider in config.jwt.iter().filter(|provider| provider.issuer.is_none()) {
+        problems.warning(&provider.at, "its tokens cannot be revoked: they have no iss, by which a revocation knows them");
     }
-
-    fn add<'i>(&mut self, provider: Arc<Provider>, issuers: impl Iterator<Item = &'i str>, at: &Position, problems: &mut Problems) {
-        let mut named = false;
-        for issuer in issuers {
-            named = true;
-            if self.by_issuer.insert(issuer.to_owned(), provider.clone()).is_some() {
-                problems.error(at, format!("another provider has the issuer {issuer} already"));
-            }
-        }
-        if !named && self.without_issuer.replace(provider.clone()).is_some() {
-            problems.error(at, "another provider has insecure_no_issuer already");
-        }
-        self.list.push(provider);
-    }
-
-    /// The issuer decides, byte for byte; a token that has one never goes to the provider of those without.
-    fn of(&self, token: &Jws<'_>) -> Result<&Arc<Provider>, Failure> {
-        match token.claims.get("iss") {
-            Some(Value::String(issuer)) => {
-                let known = self.by_issuer.get(issuer);
-                known.ok_or_else(|| Failure::new(FailureKind::TokenIssuer, "no provider has the token's issuer"))
-            }
-            Some(_) => Err(claims::claim_failure("the claim iss is not a string")),
-            None => self.without_issuer.as_ref().ok_or_else(|| claims::claim_failure("the claim iss is missing")),
-        }
-    }
+    let issuers = providers.by_issuer.keys().map(|issuer| google::one_spelling(issuer).to_owned()).collect();
+    let known = Known { issuers, api_keys: api_keys.records().map(|record| record.id.clone()).collect() };
+    Revocations::load(Some(file), known, problems)
 }
 
 /// A role without a definition gives nothing; in a key's record that is most likely a slip.

@@ -7,12 +7,14 @@ use super::google::{self, Accounts};
 use super::jwks::{KeySet, Symmetric, Unusable};
 use super::jws::Jws;
 use super::remote_key_set::RemoteKeySet;
+use super::revocations::TokenStanding;
 use super::verification_key::VerificationKey;
 use crate::config::{self, Algorithm, Google, InputFile, JwtProvider, KeySource, Problems};
 use crate::identity::Identity;
 use crate::secret::Digest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// A provider of the configuration, or Google.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ enum Keys {
 pub(super) struct VerifiedToken {
     pub(super) identity: Identity,
     pub(super) validity: Validity,
+    pub(super) standing: TokenStanding,
 }
 
 /// What a verdict about a token rests on, asked again whenever it is taken from the cache.
@@ -125,9 +128,10 @@ impl Provider {
         if let Some(accounts) = &self.google {
             accounts.check(&token.claims, identity.user_email.as_deref())?;
         }
+        let standing = self.rules.standing(&token.claims)?;
         let seen_in = AtomicU64::new(keys.version());
         let validity = Validity { provider: self.clone(), until, algorithm, key: key.thumbprint(), seen_in };
-        Ok(VerifiedToken { identity, validity })
+        Ok(VerifiedToken { identity, validity, standing })
     }
 
     fn algorithm(&self, token: &Jws<'_>) -> Result<Algorithm, Failure> {
@@ -151,6 +155,11 @@ impl Validity {
     /// Whether the verdict still holds: the token has not expired and its key has not been withdrawn.
     pub(super) fn holds_at(&self, now: f64) -> bool {
         now < self.until && self.key_is_current()
+    }
+
+    /// When the token expires, with leeway; `None` when that is farther than a clock can tell.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(self.until).ok()?)
     }
 
     fn key_is_current(&self) -> bool {

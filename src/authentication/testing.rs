@@ -150,6 +150,8 @@ pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
         google: None,
         api_keys: None,
         client_certificates: Vec::new(),
+        revocations: None,
+        long_calls: config::LongCalls::default(),
     }
 }
 

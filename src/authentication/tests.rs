@@ -9,7 +9,7 @@ use FailureKind::*;
 use http::HeaderValue;
 use jsonwebtoken::Algorithm as Jwa;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 fn try_load(config: &Authentication, claims: &[&str]) -> (Authenticator, Problems) {
@@ -782,4 +782,109 @@ fn an_entry_whose_headers_would_be_too_large_is_an_error() {
     let mut problems = Problems::default();
     Authenticator::load(&config, &[], Arc::new(policy()), headers, &mut problems);
     assert!(problems.iter().any(|problem| problem.message.contains("more than 4 KiB")), "{problems:?}");
+}
+
+fn revoking(config: &mut Authentication, list: &str) -> Authenticator {
+    config.revocations = Some(file(format!("revoked: [{list}]").as_bytes()));
+    let (authenticator, problems) = try_load(config, &[]);
+    assert_eq!(problems.iter().count(), 0, "{problems:?}");
+    authenticator
+}
+
+fn change_revocations(authenticator: &Authenticator, list: &str) {
+    let mut problems = Problems::default();
+    assert!(authenticator.revocations().reload(&file(format!("revoked: [{list}]").as_bytes()), &mut problems), "{problems:?}");
+}
+
+#[test]
+fn a_cached_verdict_never_outlives_its_revocation() {
+    let record =
+        format!("keys: [{{id: analytics, client_id: c, sha256: {}, expires_at: 2199-01-01T00:00:00Z}}]", Digest::of(b"a key").hex());
+    let mut config = authentication(vec![provider()]);
+    config.api_keys = Some(api_keys(&record));
+    let authenticator = revoking(&mut config, "");
+    let token = token(json!({}), json!({ "jti": "t-1" }));
+    for (request, entry, provider, api_key) in [
+        (request(Some(&token), None), format!("{{jti: t-1, issuer: '{ISSUER}'}}"), Some("corporate"), None),
+        (
+            request(Some(&token), None),
+            format!("{{user_id: alice, issuer: '{ISSUER}', before: 2199-01-01T00:00:00Z}}"),
+            Some("corporate"),
+            None,
+        ),
+        (request(None, Some("a key")), "{api_key: analytics}".to_owned(), None, Some("analytics")),
+        (request(Some(&token), Some("a key")), "{api_key: analytics}".to_owned(), Some("corporate"), Some("analytics")),
+    ] {
+        let outcome = |expected| assert_eq!(call(&authenticator, &request, now()).map(|found| found.cache), Ok(expected), "{entry}");
+        call(&authenticator, &request, now()).unwrap();
+        outcome(CacheOutcome::Hit);
+        let running = call(&authenticator, &request, now()).unwrap().caller.unwrap();
+        assert_eq!(authenticator.revoked(&running), None);
+        change_revocations(&authenticator, &entry);
+        let failure = call(&authenticator, &request, now()).unwrap_err();
+        let found = (failure.kind, failure.provider.as_deref(), failure.api_key_id.as_deref());
+        assert_eq!(found, (CredentialsRevoked, provider, api_key), "{entry}");
+        assert_eq!(authenticator.revoked(&running), Some(failure), "a running call is told the same");
+        change_revocations(&authenticator, "");
+        outcome(CacheOutcome::Hit);
+        assert_eq!(authenticator.revoked(&running), None);
+    }
+}
+
+#[test]
+fn a_revocation_means_the_user_of_the_token_not_of_the_rules() {
+    let mut config = authentication(vec![provider()]);
+    config.jwt[0].trust.user_id_prefix = "corp:".to_owned();
+    let user = |id: &str| format!("{{user_id: '{id}', issuer: '{ISSUER}', before: 2199-01-01T00:00:00Z}}");
+    let authenticator = revoking(&mut config, &user("alice"));
+    assert_eq!(claims_refused(&authenticator, json!({})), CredentialsRevoked);
+    assert_eq!(
+        identity(&authenticator, &token(json!({}), json!({ "sub": "corp:alice" }))).unwrap().user_id.as_deref(),
+        Some("corp:corp:alice")
+    );
+    change_revocations(&authenticator, &user("corp:alice"));
+    assert!(identity(&authenticator, &token(json!({}), json!({}))).is_ok());
+}
+
+#[test]
+fn a_token_without_iat_is_revoked_with_its_user_and_a_number_is_an_id() {
+    let entries = format!(
+        "{{user_id: alice, issuer: '{ISSUER}', before: 1970-01-01T00:00:00Z}}, {{jti: '17', issuer: '{ISSUER}'}}, {{jti: x, issuer: '{ISSUER}'}}"
+    );
+    let authenticator = revoking(&mut authentication(vec![provider()]), &entries);
+    assert_eq!(claims_refused(&authenticator, json!({ "iat": null })), CredentialsRevoked);
+    assert_eq!(claims_refused(&authenticator, json!({ "jti": 17 })), CredentialsRevoked);
+    for other in [json!({}), json!({ "jti": "1" }), json!({ "jti": 17.0 }), json!({ "jti": ["x"] }), json!({ "jti": "X" })] {
+        assert!(identity(&authenticator, &token(json!({}), other.clone())).is_ok(), "{other}");
+    }
+    assert_eq!(claims_refused(&authenticator, json!({ "jti": "x", "exp": 1 })), TokenExpired, "the revocation is told to nobody else");
+}
+
+#[test]
+fn a_running_call_knows_when_its_credentials_end() {
+    let key_ends = "2023-11-14T22:15:00Z"; // 100 s from now
+    let record = format!("keys: [{{id: analytics, client_id: c, sha256: {}, expires_at: {key_ends}}}]", Digest::of(b"a key").hex());
+    let mut config = authentication(vec![provider()]);
+    config.api_keys = Some(api_keys(&record));
+    config.long_calls.on_expiry = LongCall::End;
+    let authenticator = load(&config);
+    let long = token(json!({}), json!({}));
+    let short = token(json!({}), json!({ "exp": NOW + 20 }));
+    let after = |seconds| Some(now() + Duration::from_secs(seconds));
+    for (request, ends, kind) in [
+        (request(Some(&long), None), after(630), TokenExpired),
+        (request(None, Some("a key")), after(100), ApiKeyExpired),
+        (request(Some(&long), Some("a key")), after(100), ApiKeyExpired),
+        (request(Some(&short), Some("a key")), after(50), TokenExpired),
+        (request(Some(&token(json!({}), json!({ "exp": 1e300 }))), None), None, TokenExpired),
+    ] {
+        let caller = call(&authenticator, &request, now()).unwrap().caller.unwrap();
+        assert_eq!((authenticator.expiry(&caller), authenticator.expired(&caller).kind), (ends, kind));
+    }
+    config.long_calls = LongCalls { on_expiry: LongCall::Continue, on_revocation: LongCall::Continue };
+    let authenticator = revoking(&mut config, "");
+    let caller = call(&authenticator, &request(None, Some("a key")), now()).unwrap().caller.unwrap();
+    change_revocations(&authenticator, "{api_key: analytics}");
+    assert_eq!((authenticator.expiry(&caller), authenticator.revoked(&caller)), (None, None), "it may go on");
+    assert!(call(&authenticator, &request(None, Some("a key")), now()).is_err());
 }

@@ -2,7 +2,7 @@
 
 use super::{FAILED, Files, REFUSED, Ready, USAGE, load};
 use crate::app::Assembly;
-use crate::authentication::Caller;
+use crate::authentication::{Caller, Standing};
 use crate::config::{Config, Mode};
 use crate::grpc::MethodPath;
 use crate::identity::Identity;
@@ -114,7 +114,7 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
             println!("authentication: taken as passed, for the user and roles given");
             let grants = policy.grants(&identity);
             let headers = assembly.identity_headers.render(&identity, &grants);
-            headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers }))
+            headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers, standing: Standing::default() }))
         }
         None => match authenticate(assembly, headers).await {
             Err(_) if config.authentication.insecure_audit => {

@@ -27,14 +27,10 @@ impl Field<'_> {
     /// The file the value names. With empty content when it could not be read, which has been reported then.
     pub(super) fn input_file(&self, content: Content) -> Option<InputFile> {
         let path = self.path_value()?;
-        let bytes = read(&path, |mode| {
+        let bytes = read_some(&path, |mode| {
             if content == Content::Secret && mode & 0o004 != 0 {
                 self.warning(format!("everybody on this machine can read {} (mode {:04o}); chmod o-r it", path.display(), mode & 0o7777));
             }
-        });
-        let bytes = bytes.and_then(|bytes| match bytes.trim_ascii() {
-            [] => Err(io::Error::other("it is empty")),
-            _ => Ok(bytes),
         });
         let bytes = bytes.unwrap_or_else(|error| {
             self.error(format!("cannot use {}: {}", path.display(), in_words(&error)));
@@ -49,6 +45,25 @@ impl Field<'_> {
         let bytes = file.content.expose();
         Some(Secret::new(bytes.strip_suffix(b"\n").unwrap_or(bytes).to_vec()))
     }
+}
+
+impl InputFile {
+    /// The same file as it is now.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in words without its path.
+    pub fn read_again(&self) -> Result<InputFile, String> {
+        let bytes = read_some(&self.path, |_| ()).map_err(|error| in_words(&error))?;
+        Ok(InputFile { at: self.at.clone(), path: self.path.clone(), content: Secret::new(bytes) })
+    }
+}
+
+/// Nothing but white space is not taken for a file that says nothing.
+fn read_some(path: &Path, seen: impl FnOnce(u32)) -> io::Result<Vec<u8>> {
+    read(path, seen).and_then(|bytes| match bytes.trim_ascii() {
+        [] => Err(io::Error::other("it is empty")),
+        _ => Ok(bytes),
+    })
 }
 
 /// Reads at most [`LARGEST`] bytes; `seen` gets the mode of the very file that is read.

@@ -10,6 +10,7 @@ mod merge;
 mod nearest;
 mod node;
 mod resolve;
+mod revocations;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod values;
 
 pub use error::{Position, Problem, Problems, Severity};
 pub use load::{Loaded, Source, Surroundings, load, load_from};
+pub use revocations::{Revocation, read_revocations};
 
 use crate::grpc::MethodPattern;
 use crate::identity::Permission;
@@ -205,6 +207,33 @@ pub struct Authentication {
     pub api_keys: Option<ApiKeys>,
     /// Callers known by their certificate, in the order of the file; names are unique.
     pub client_certificates: Vec<ClientCertificate>,
+    /// What is refused before its time: [`read_revocations`] reads it.
+    pub revocations: Option<InputFile>,
+    /// Calls that outlive their credential.
+    pub long_calls: LongCalls,
+}
+
+/// `authentication.long_calls`: what happens to a running call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongCalls {
+    /// Its token or API key expires.
+    pub on_expiry: LongCall,
+    /// Its token, user or API key is revoked.
+    pub on_revocation: LongCall,
+}
+
+impl Default for LongCalls {
+    fn default() -> LongCalls {
+        LongCalls { on_expiry: LongCall::Continue, on_revocation: LongCall::End }
+    }
+}
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LongCall {
+    Continue,
+    End,
 }
 
 /// `authentication.mode`.

@@ -99,6 +99,11 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// A whole document.
+    pub(super) fn root(reader: &'a Reader<'a>, node: &'a Node) -> Field<'a> {
+        Field { reader, path: String::new(), mark: node.mark, node: Some(node), secret: false }
+    }
+
     /// Never quote the value.
     pub(super) fn secret(mut self) -> Field<'a> {
         self.secret = true;

@@ -535,14 +535,17 @@ fn bad_authentication() {
         ),
         ("api_keys: {development_key: ''}", "4:31: authentication.api_keys.development_key", "found a text, expected a text"),
         ("client_certificates: {}", "4:3: authentication.client_certificates", "expected a list of entries"),
-        ("revocations: {file: key}", "4:3: authentication.revocations", "not in this version"),
-        ("long_calls: {on_expiry: end}", "4:27: authentication.long_calls.on_expiry", "not in this version"),
-        ("long_calls: {on_revocation: continue}", "4:31: authentication.long_calls.on_revocation", "not in this version"),
+        ("revocations: {}", "4:3: authentication.revocations.file", "missing"),
+        ("revocations: {file: nix}", "4:23: authentication.revocations.file", "no such file"),
+        ("long_calls: {on_revocation: stop}", "4:31: authentication.long_calls.on_revocation", "found \"stop\", expected continue or end"),
         ("long_calls: {on_expiry: stop}", "4:27: authentication.long_calls.on_expiry", "found \"stop\", expected continue or end"),
     ] {
         expect(&format!("{HEAD}authentication:\n  {text}\n"), "error", place, phrase);
     }
-    good(&format!("{HEAD}authentication: {{long_calls: {{on_expiry: continue, on_revocation: end}}}}\n"));
+    let long_calls = |text: &str| good(&format!("{HEAD}authentication: {{{text}}}\n")).authentication.long_calls;
+    let both = |on_expiry, on_revocation| LongCalls { on_expiry, on_revocation };
+    assert_eq!(long_calls(""), both(LongCall::Continue, LongCall::End));
+    assert_eq!(long_calls("long_calls: {on_expiry: end, on_revocation: continue}"), both(LongCall::End, LongCall::Continue));
     let taken = format!("{HEAD}identity_headers: {{provider: x_api_key}}\nauthentication: {{api_keys: {{file: key}}}}\n");
     expect(&taken, "error", "4:18: authentication.api_keys.header", "identity header too");
 }

@@ -2,6 +2,7 @@
 //! threads. New connections go to the worker with the fewest.
 
 use super::connection;
+use crate::bell::Bell;
 use crate::listener::Door;
 use crate::proxy::Proxy;
 use crate::telemetry::Metrics;
@@ -23,6 +24,8 @@ pub struct Worker {
     pub proxy: Rc<Proxy>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
+    /// What the thread's own bell passes on.
+    pub bell: Bell,
 }
 
 /// The worker threads, as the accept loop sees them. Dropping this lets them end once their connections have.
@@ -80,8 +83,8 @@ impl Workers {
 /// A worker's life: serves what it is handed until the accept loop is gone and the last connection has ended.
 async fn run(make: impl Fn() -> Worker, mut incoming: mpsc::UnboundedReceiver<(TcpStream, SocketAddr)>, count: Arc<AtomicUsize>) {
     let worker = Rc::new(make());
-    let end = worker.proxy.clone();
-    tokio::task::spawn_local(async move { end.end.follow(end.drain.clone()).await });
+    let (proxy, bell) = (worker.proxy.clone(), worker.bell.clone());
+    tokio::task::spawn_local(async move { proxy.bell.follow(&bell).await });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

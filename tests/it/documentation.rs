@@ -162,6 +162,7 @@ authentication:
   google: { zzz: 1 }
   api_keys: { zzz: 1, file: strange-keys.yaml }
   client_certificates: [{ zzz: 1 }]
+  revocations: { zzz: 1, file: strange-revocations.yaml }
   long_calls: { zzz: 1 }
 authorization: { zzz: 1, methods: { /a.B/C: { zzz: 1 } } }
 identity_headers: { zzz: 1 }
@@ -182,6 +183,8 @@ fn without_indices(path: &str) -> String {
 fn every_key_is_documented_and_every_documented_key_exists() {
     let site = Site::new();
     site.write("strange-keys.yaml", "keys: [{ zzz: 1 }]\n");
+    let entries = "{ jti: a, issuer: b, zzz: 1 }, { user_id: a, issuer: b, before: c, zzz: 1 }, { api_key: a, zzz: 1 }";
+    site.write("strange-revocations.yaml", format!("revoked: [{entries}]\n"));
     let output = command(&["check", "--config", site.write("strange.yaml", STRANGE).to_str().unwrap()], "");
     let mut known = Keys::new();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -196,9 +199,8 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     assert_eq!(documented_keys().symmetric_difference(&known).collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Whose own keys are the operator's, or of no function yet.
-const NOT_OURS: [&str; 5] =
-    ["authorization.roles", "authorization.users", "authorization.clients", "authorization.methods", "authentication.revocations"];
+/// Whose own keys are the operator's.
+const NOT_OURS: [&str; 4] = ["authorization.roles", "authorization.users", "authorization.clients", "authorization.methods"];
 
 /// Every key of the example, also those that are commented out.
 fn example_keys() -> Keys {
@@ -233,7 +235,7 @@ fn example_keys() -> Keys {
 
 #[test]
 fn the_example_shows_every_documented_key() {
-    let elsewhere = |key: &str| key.starts_with("keys[]") || key.starts_with("authorization.methods[]");
+    let elsewhere = |key: &str| key.starts_with("keys[]") || key.starts_with("revoked[]") || key.starts_with("authorization.methods[]");
     let documented: Keys = documented_keys().into_iter().filter(|key| !elsewhere(key)).map(|key| key.replace("[]", "")).collect();
     let operators = ["authentication.jwt.required_claims.azp", "identity_headers.claims.tenant"];
     let shown: Keys = example_keys().into_iter().filter(|key| !operators.contains(&key.as_str())).collect();
@@ -273,14 +275,14 @@ fn every_reason_is_documented_with_its_words() {
 
 #[test]
 fn the_numbers_of_the_limits_page_are_those_of_the_code() {
-    use doorward::http2;
+    use ::doorward::http2;
     let page = read("docs/limits.md");
     for (name, bytes) in [
         ("In flight on one stream", u64::from(http2::STREAM_WINDOW)),
         ("In flight on one connection", u64::from(http2::CONNECTION_WINDOW)),
         ("Waiting to be sent, queued for one stream", http2::SEND_BUFFER as u64),
         ("Overhead of unread DATA frames", http2::DATA_FRAME_BUDGET as u64),
-        ("Added identity headers", doorward::identity_headers::MAX_BYTES as u64),
+        ("Added identity headers", ::doorward::identity_headers::MAX_BYTES as u64),
     ] {
         let size = if bytes % (1 << 20) == 0 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) };
         let row = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("no row for {name}"));

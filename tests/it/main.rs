@@ -21,9 +21,11 @@ mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
+mod long_calls; // calls that outlive their credential
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod revocations; // the revocations file
 mod starting; // `run` until it serves: nothing bound before everything is right
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams

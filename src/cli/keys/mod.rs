@@ -1,10 +1,14 @@
-//! `doorward keys`: makes API keys for the configured file, and the hash of keys made elsewhere.
+//! `doorward keys`: makes, lists, rotates and revokes the API keys of the configured file, and hashes keys made elsewhere.
 //!
 //! A new key is printed once, alone on standard output, so that it can be piped to where it is kept; everything else
-//! goes to stderr. `record_text` writes one record as YAML, `key_file` adds it to the file.
+//! goes to stderr. `record_text` writes one record as YAML, `field_edit` one field, `key_file` changes the file.
 
+mod field_edit;
 mod key_file;
+mod list;
 mod record_text;
+mod revoke;
+mod rotate;
 
 pub(super) use record_text::record_text;
 
@@ -16,7 +20,7 @@ use crate::identity::Permission;
 use crate::secret::Digest;
 use clap::{ArgGroup, Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use key_file::{KeyFile, NotAdded};
+use key_file::{KeyFile, NotChanged};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +37,15 @@ const INDENT: usize = 2;
 pub(super) enum Command {
     /// Make a key and add its record to the configured file; the key is printed once, alone on standard output
     Create(Create),
+    /// The keys of the configured file and whether they are active, expired or revoked; never their hashes
+    List(list::List),
+    /// Revoke a key: its record gets `revoked_at`, and stays so that the log can say whose key is still used
+    Revoke(revoke::Revoke),
+    /// Make a key that takes the place of another, which expires after an overlap; the new key is printed once, alone on standard output
+    ///
+    /// The record of the new key has the client, user, type, roles and permissions of the old one. Its id, which appears in logs and
+    /// metrics, is that of the old one followed by -r2, then -r3 and so on.
+    Rotate(rotate::Rotate),
     /// Read a key from standard input (one final newline is dropped) and print the SHA-256 that its record needs
     Hash,
 }
@@ -78,6 +91,9 @@ struct Failure(u8, String);
 pub(super) fn keys(command: Command) -> ExitCode {
     let done = match command {
         Command::Create(arguments) => create(&arguments),
+        Command::List(arguments) => list::list(&arguments),
+        Command::Revoke(arguments) => revoke::revoke(&arguments).map(|()| String::new()),
+        Command::Rotate(arguments) => rotate::rotate(&arguments),
         Command::Hash => hash(io::stdin().lock()),
     };
     match done.and_then(|line| print(&line)) {
@@ -92,12 +108,8 @@ pub(super) fn keys(command: Command) -> ExitCode {
 /// The new key, whose record is in the file or on stderr.
 fn create(arguments: &Create) -> Result<String, Failure> {
     let config = configuration(&arguments.files.config)?;
-    let mut problems = Problems::default();
-    let Some(file) = config.authentication.api_keys.as_ref().and_then(|keys| KeyFile::read(keys, &mut problems)) else {
-        return Err(Failure(BAD_CONFIGURATION, "the configuration names no authentication.api_keys.file to add a key to".to_owned()));
-    };
-    refuse(&problems)?;
-    if file.has(&arguments.id) {
+    let file = key_file(&config)?;
+    if file.is_taken(&arguments.id) {
         return Err(Failure(USAGE, format!("--id: there is a key with the id {} already", arguments.id)));
     }
     check_roles(&arguments.roles, &config.authorization.roles)?;
@@ -106,13 +118,8 @@ fn create(arguments: &Create) -> Result<String, Failure> {
     let record = arguments.record();
     match file.add(&record, &key) {
         Ok(()) => eprintln!("added to {}:\n\n{}", file.path().display(), record_text(&record, key.digest(), INDENT)),
-        Err(NotAdded::Changed) => {
-            return Err(Failure(
-                FAILED,
-                format!("{} was changed at this very moment, so nothing was done; try again", file.path().display()),
-            ));
-        }
-        Err(NotAdded::Cannot(reason)) => {
+        Err(NotChanged::Meanwhile) => return Err(meanwhile(&file)),
+        Err(NotChanged::Cannot(reason)) => {
             let text = record_text(&record, key.digest(), INDENT);
             eprintln!("note: {} is left as it is: {reason}. Paste this below its `keys:`\n\n{text}", file.path().display());
         }
@@ -142,6 +149,24 @@ fn configuration(paths: &[PathBuf]) -> Result<Config, Failure> {
     let config::Loaded { config, problems } = config::load(paths);
     refuse(&problems)?;
     config.ok_or_else(|| Failure(BAD_CONFIGURATION, "the configuration is refused".to_owned()))
+}
+
+/// The configured key file.
+fn key_file(config: &Config) -> Result<KeyFile<'_>, Failure> {
+    let mut problems = Problems::default();
+    let file = config.authentication.api_keys.as_ref().and_then(|keys| KeyFile::read(keys, &mut problems));
+    refuse(&problems)?;
+    file.ok_or_else(|| Failure(BAD_CONFIGURATION, "the configuration names no authentication.api_keys.file".to_owned()))
+}
+
+/// The record of a key that the operator named.
+fn record<'f>(file: &'f KeyFile, id: &str) -> Result<&'f Record, Failure> {
+    let unknown = || Failure(USAGE, format!("no key in {} has the id {id:?}; `doorward keys list` shows them", file.path().display()));
+    file.record(id).ok_or_else(unknown)
+}
+
+fn meanwhile(file: &KeyFile) -> Failure {
+    Failure(FAILED, format!("{} was changed at this very moment, so nothing was done; try again", file.path().display()))
 }
 
 /// Warnings are for those who start the proxy; errors end the command.
@@ -193,10 +218,13 @@ fn stub(sha256: &str) -> String {
     format!("  - id: ID\n    client_id: CLIENT\n    sha256: \"{sha256}\"\n    type: service\n    roles: []\n    expires_at: TIME\n")
 }
 
-/// The one line of standard output.
-fn print(line: &str) -> Result<(), Failure> {
+/// The result, on standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
-    let printed = writeln!(out, "{line}").and_then(|()| out.flush());
+    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
     printed.map_err(|error| Failure(FAILED, format!("standard output cannot be written: {error}")))
 }
 
@@ -224,18 +252,24 @@ fn expiry(text: &str) -> Result<Timestamp, &'static str> {
     if time > now { Ok(time) } else { Err("that is not in the future") }
 }
 
-/// `90d`, `12h`, `30m`, to the second.
+/// `90d`, `12h`, `30m`, `10s` later, to the second.
 fn from_now(text: &str, now: Timestamp) -> Option<Timestamp> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "d" => 24 * 60 * 60,
         "h" => 60 * 60,
         "m" => 60,
+        "s" => 1,
         _ => return None,
     };
     let number: i64 = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()?;
     let later = now.checked_add(SignedDuration::from_secs(number.checked_mul(seconds)?)).ok()?;
-    Timestamp::from_second(later.as_second()).ok()
+    to_the_second(later)
+}
+
+/// As people write times.
+fn to_the_second(time: Timestamp) -> Option<Timestamp> {
+    Timestamp::from_second(time.as_second()).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `keys create` does to a file, and what it refuses.
+//! What the commands do to a file, and what they refuse.
 
 use super::*;
 use crate::api_keys::ApiKeys;
@@ -22,7 +22,7 @@ fn parse(arguments: &str) -> Result<Create, clap::Error> {
     let words = ["keys", "create", "--config", "doorward.yaml"].into_iter().chain(arguments.split_whitespace());
     match Line::try_parse_from(words)?.command {
         Command::Create(create) => Ok(create),
-        Command::Hash => unreachable!("create was asked for"),
+        _ => unreachable!("create was asked for"),
     }
 }
 
@@ -39,6 +39,35 @@ fn create_in(folder: &TempDir, arguments: &str) -> Result<String, Failure> {
     let mut arguments = parse(arguments).unwrap();
     arguments.files.config = vec![folder.path().join("doorward.yaml")];
     create(&arguments)
+}
+
+/// Runs `doorward keys` with these words.
+fn run_in(folder: &TempDir, words: &str) -> Result<String, Failure> {
+    let config = folder.path().join("doorward.yaml");
+    let mut words: Vec<std::ffi::OsString> = format!("keys {words}").split(' ').map(Into::into).collect();
+    words.splice(2..2, ["--config".into(), config.into()]);
+    match Line::try_parse_from(words).unwrap().command {
+        Command::List(arguments) => list::list(&arguments),
+        Command::Revoke(arguments) => revoke::revoke(&arguments).map(|()| String::new()),
+        Command::Rotate(arguments) => rotate::rotate(&arguments),
+        Command::Create(_) | Command::Hash => unreachable!("asked for otherwise"),
+    }
+}
+
+fn loaded(folder: &TempDir) -> ApiKeys {
+    let mut problems = Problems::default();
+    let keys = ApiKeys::load(&key_file(&folder.path().join("keys.yaml")), &mut problems);
+    assert!(!problems.has_errors(), "{problems:?}");
+    keys
+}
+
+fn find<'k>(keys: &'k ApiKeys, id: &str) -> &'k Record {
+    keys.records().find(|record| &*record.id == id).unwrap()
+}
+
+/// Seconds from now.
+fn from_now_on(time: Option<SystemTime>) -> i64 {
+    Timestamp::try_from(time.unwrap()).unwrap().as_second() - Timestamp::now().as_second()
 }
 
 fn keys_of(folder: &TempDir) -> String {
@@ -58,7 +87,7 @@ fn record(id: &str) -> Record {
 }
 
 /// Adds one record and gives back the text that came of it, which the proxy's reader takes.
-fn added(before: &str) -> Result<String, NotAdded> {
+fn added(before: &str) -> Result<String, NotChanged> {
     let folder = folder(before);
     let path = folder.path().join("keys.yaml");
     let config = key_file(&path);
@@ -128,7 +157,7 @@ fn what_cannot_be_edited_is_left_alone() {
     ];
     for before in others {
         let result = added(&before);
-        assert!(matches!(result, Err(NotAdded::Cannot(_))), "{result:?}");
+        assert!(matches!(result, Err(NotChanged::Cannot(_))), "{result:?}");
     }
 }
 
@@ -167,7 +196,7 @@ fn a_file_that_changed_since_it_was_read_is_left_alone() {
     let file = KeyFile::read(&config, &mut Problems::default()).unwrap();
     fs::write(&path, "keys: [] # hello\n").unwrap();
     let result = file.add(&record("a"), &NewKey::generate("a").unwrap());
-    assert!(matches!(result, Err(NotAdded::Changed)), "{result:?}");
+    assert!(matches!(result, Err(NotChanged::Meanwhile)), "{result:?}");
     assert_eq!(keys_of(&folder), "keys: [] # hello\n");
 }
 
@@ -243,4 +272,120 @@ fn the_stub_is_refused_until_its_expiry_is_decided() {
     ApiKeys::load(&key_file(&folder.path().join("keys.yaml")), &mut problems);
     let problems: Vec<_> = problems.iter().map(|problem| problem.at.key.as_str()).collect();
     assert_eq!(problems, ["keys[0].expires_at"]);
+}
+
+fn two_keys() -> String {
+    let other = Digest::of(b"b").hex();
+    format!(
+        "# ours\nkeys:\n  # the first\n  - id: a\n    client_id: c\n    {OLD}\n    expires_at: null # never\n  - {{ id: b, client_id: c, sha256: {other} }} # odd\n# end\n"
+    )
+}
+
+#[test]
+fn revoking_sets_one_field_and_nothing_else() {
+    for id in ["a", "b"] {
+        let folder = folder(&two_keys());
+        run_in(&folder, &format!("revoke {id}")).unwrap();
+        let at = find(&loaded(&folder), id).revoked_at;
+        assert!((-5..=0).contains(&from_now_on(at)), "{at:?}");
+        let time = Timestamp::try_from(at.unwrap()).unwrap();
+        let expected = match id {
+            "a" => two_keys().replace("# never\n", &format!("# never\n    revoked_at: {time}\n")),
+            _ => two_keys().replace("id: b", &format!("id: b, revoked_at: {time}")),
+        };
+        assert_eq!(keys_of(&folder), expected);
+        run_in(&folder, &format!("revoke {id}")).unwrap();
+        assert_eq!(keys_of(&folder), expected, "revoked already");
+    }
+}
+
+#[test]
+fn a_revocation_that_is_not_in_the_file_is_no_success() {
+    let folder = folder(&two_keys());
+    assert_eq!(run_in(&folder, "revoke nobody").unwrap_err().0, USAGE);
+    fs::rename(folder.path().join("keys.yaml"), folder.path().join("elsewhere")).unwrap();
+    symlink("elsewhere", folder.path().join("keys.yaml")).unwrap();
+    let Failure(code, message) = run_in(&folder, "revoke a").unwrap_err();
+    assert!(code == FAILED && message.contains("record of a") && message.contains("revoked_at: 2"), "{message}");
+    assert_eq!(keys_of(&folder), two_keys());
+}
+
+#[test]
+fn what_would_be_read_otherwise_is_not_written() {
+    let shared =
+        format!("keys:\n- &x {{ id: a, client_id: c, {OLD} }}\n- {{ id: b, client_id: &y a, sha256: {} }}\n", Digest::of(b"b").hex());
+    let folder = folder(&shared.replace("&y a", "*y").replace("id: a, client_id: c", "id: &y a, client_id: c"));
+    let before = keys_of(&folder);
+    // Whatever becomes of it, the result is what was meant or nothing.
+    match run_in(&folder, "revoke a") {
+        Ok(_) => assert!(find(&loaded(&folder), "a").revoked_at.is_some() && find(&loaded(&folder), "b").revoked_at.is_none()),
+        Err(Failure(code, _)) => assert_eq!((code, keys_of(&folder)), (FAILED, before)),
+    }
+}
+
+#[test]
+fn rotating_adds_a_key_like_the_old_one_which_expires() {
+    let folder = folder("keys: []\n");
+    let old = create_in(&folder, "--id web --client-id c --user-id u --type cli --role viewer --permission a:b --expires 10d").unwrap();
+    let new = run_in(&folder, "rotate web --overlap 2h").unwrap();
+    let keys = loaded(&folder);
+    let (old, new) = (keys.find(old.as_bytes()).unwrap(), keys.find(new.as_bytes()).unwrap());
+    assert_eq!((&*old.id, &*new.id), ("web", "web-r2"));
+    let same = Record { id: old.id.clone(), expires_at: old.expires_at, ..(**new).clone() };
+    assert_eq!(same, **old);
+    assert!((7190..=7200).contains(&from_now_on(old.expires_at)), "{old:?}");
+    assert!((90 * 86_400 - 10..=90 * 86_400).contains(&from_now_on(new.expires_at)), "{new:?}");
+    let third = run_in(&folder, "rotate web-r2 --overlap 0s --expires 1d").unwrap();
+    let keys = loaded(&folder);
+    assert_eq!(&*keys.find(third.as_bytes()).unwrap().id, "web-r3");
+    assert!(from_now_on(find(&keys, "web-r2").expires_at) <= 0 && keys.records().count() == 3);
+    assert!((86_390..=86_400).contains(&from_now_on(find(&keys, "web-r3").expires_at)));
+}
+
+#[test]
+fn rotating_never_prolongs_a_key_and_keeps_what_never_expires() {
+    let folder = folder("keys: []\n");
+    create_in(&folder, "--id soon --client-id c --expires 1h").unwrap();
+    create_in(&folder, "--id late --client-id c --expires 400d").unwrap();
+    create_in(&folder, "--id ever --client-id c --never-expires").unwrap();
+    create_in(&folder, "--id gone --client-id c --never-expires").unwrap();
+    run_in(&folder, "revoke gone").unwrap();
+    let before = find(&loaded(&folder), "soon").expires_at;
+    for id in ["soon", "late", "ever"] {
+        run_in(&folder, &format!("rotate {id}")).unwrap();
+    }
+    let keys = loaded(&folder);
+    assert_eq!(find(&keys, "soon").expires_at, before);
+    assert!(from_now_on(find(&keys, "late-r2").expires_at) > 399 * 86_400);
+    assert_eq!(find(&keys, "ever-r2").expires_at, None);
+    for id in ["late", "ever"] {
+        assert!((86_390..=86_400).contains(&from_now_on(find(&keys, id).expires_at)), "{id}");
+    }
+    assert_eq!(run_in(&folder, "rotate gone").unwrap_err().0, USAGE);
+    assert_eq!(run_in(&folder, "rotate nobody").unwrap_err().0, USAGE);
+}
+
+#[test]
+fn a_list_tells_the_state_and_no_hash() {
+    let folder = folder(&two_keys());
+    create_in(&folder, "--id short --client-id client --role viewer --expires 2099-01-01T00:00:00Z").unwrap();
+    run_in(&folder, "revoke a").unwrap();
+    let table = run_in(&folder, "list").unwrap();
+    let expected = [
+        "ID     CLIENT_ID  TYPE     ROLES   EXPIRES               STATE",
+        "a      c          service  -       never                 revoked",
+        "b      c          service  -       never                 active",
+        "short  client     service  viewer  2099-01-01T00:00:00Z  active",
+    ];
+    assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+    let config = fs::read_to_string(folder.path().join("doorward.yaml")).unwrap();
+    let more = "authentication:\n  revocations: { file: revocations.yaml }\n";
+    fs::write(folder.path().join("doorward.yaml"), config.replace("authentication:\n", more)).unwrap();
+    fs::write(folder.path().join("revocations.yaml"), "revoked: [{ api_key: short }]\n").unwrap();
+    let json: serde_json::Value = serde_json::from_str(&run_in(&folder, "list --json").unwrap()).unwrap();
+    assert_eq!((&json[0]["state"], &json[1]["state"], &json[2]["state"]), (&"revoked".into(), &"active".into(), &"revoked".into()));
+    assert_eq!((&json[2]["roles"][0], &json[2]["expires_at"]), (&"viewer".into(), &"2099-01-01T00:00:00Z".into()));
+    assert!(!format!("{table}{json}").contains(&Digest::of(b"b").hex()) && json[0].get("sha256").is_none());
+    fs::write(folder.path().join("keys.yaml"), "keys: []\n").unwrap();
+    assert_eq!((run_in(&folder, "list").unwrap().lines().count(), run_in(&folder, "list --json").unwrap()), (1, "[]".to_owned()));
 }

@@ -7,9 +7,9 @@ use super::keys::default_remote;
 use super::listen;
 use crate::config::files::Content;
 use crate::config::node::Value;
-use crate::config::section::{Field, Section};
+use crate::config::section::Field;
 use crate::config::values::{A_URL, https_url};
-use crate::config::{Authentication, Google, HttpsUrl, IdentityHeaders, JwtProvider, KeyLocation, Mode};
+use crate::config::{Authentication, Google, HttpsUrl, IdentityHeaders, InputFile, JwtProvider, KeyLocation, LongCall, LongCalls, Mode};
 use crate::grpc::MethodPattern;
 use std::collections::HashMap;
 
@@ -36,6 +36,8 @@ pub(super) fn authentication<'a>(field: &Field<'a>, listen: &listen::Resolved, h
         jwt: Vec::new(),
         google: None,
         api_keys: None,
+        revocations: None,
+        long_calls: LongCalls::default(),
         client_certificates: Vec::new(),
     };
     let mut credentials = Vec::new();
@@ -57,7 +59,8 @@ pub(super) fn authentication<'a>(field: &Field<'a>, listen: &listen::Resolved, h
         if has_certificates && listen.client_ca.is_none() {
             certificates.error("needs listen.tls.client_ca: without it no client is asked for a certificate");
         }
-        not_built(&mut section);
+        value.revocations = revocations(&section.field("revocations"));
+        value.long_calls = long_calls(&section.field("long_calls"));
         let others = [google.is_set(), keys.is_set(), has_certificates];
         credentials.extend(OTHER_SOURCES.iter().zip(others).filter(|(_, set)| *set).map(|(name, _)| (*name).to_owned()));
         section.finish();
@@ -93,21 +96,20 @@ pub(super) fn parse_pattern(text: &str) -> Result<MethodPattern, &'static str> {
     MethodPattern::parse(text).map_err(|_| "/package.Service/Method, /package.Service/* or /package.*")
 }
 
-/// Keys of the interface without their function.
-fn not_built(section: &mut Section) {
-    section.field("revocations").not_built();
-    let long_calls = section.field("long_calls");
-    if let Some(mut section) = long_calls.section() {
-        // The defaults are what happens without the function.
-        for (key, default) in [("on_expiry", "continue"), ("on_revocation", "end")] {
-            let field = section.field(key);
-            let word = field.word(&[("continue", "continue"), ("end", "end")]);
-            if word.is_some_and(|word| word != default) {
-                field.error(format!("not in this version; {default} is what happens, remove the key"));
-            }
-        }
-        section.finish();
-    }
+fn revocations(field: &Field) -> Option<InputFile> {
+    let mut section = field.section()?;
+    let file = section.field("file").required("the path of a file with revoked tokens, users and keys");
+    section.finish();
+    file.input_file(Content::Public)
+}
+
+fn long_calls(field: &Field) -> LongCalls {
+    let Some(mut section) = field.section() else { return LongCalls::default() };
+    let words = [("continue", LongCall::Continue), ("end", LongCall::End)];
+    let (on_expiry, on_revocation) = (section.field("on_expiry").word(&words), section.field("on_revocation").word(&words));
+    section.finish();
+    let default = LongCalls::default();
+    LongCalls { on_expiry: on_expiry.unwrap_or(default.on_expiry), on_revocation: on_revocation.unwrap_or(default.on_revocation) }
 }
 
 fn providers(field: &Field, google: bool, credentials: &mut Vec<String>) -> Vec<JwtProvider> {

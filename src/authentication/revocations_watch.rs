@@ -1,0 +1,298 @@
+//! Keeps what is revoked up to date with its file, within a second of a change, however the file is changed: in place,
+//! by a rename, by the swap of a link somewhere in its path as in a mounted Secret.
+//!
+//! Polled: the file's own inode may never change, and no notification is certain on every file system. A look is one
+//! `stat`. What is half-written is not taken for the whole: a change is read only once it has been still for one look.
+
+use super::Revocations;
+use crate::bell::Bell;
+use crate::config::{InputFile, Problems, Severity};
+use crate::readiness::ReadinessGuard;
+use crate::telemetry::Metrics;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks; a change counts after at most [`MOST_WAITS`] + 1 of them, which together stay below a second.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Looks at a file that changes all the time until it is read nevertheless.
+const MOST_WAITS: u8 = 2;
+/// Problems of one reading that are logged; the rest is counted.
+const LOGGED: usize = 10;
+
+/// Looks after the revocations of one file.
+#[derive(Debug)]
+pub struct RevocationsWatch {
+    revocations: Arc<Revocations>,
+    file: InputFile,
+    /// The file as it was when it was last read; `None` before that.
+    judged: Option<Seen>,
+    /// The file as it was at the last look, and for how many looks it has differed from what was read.
+    last: Option<Seen>,
+    waits: u8,
+}
+
+/// A file at one look; `None`: it is not there, or cannot be looked at.
+type Seen = Option<Fingerprint>;
+
+/// Changes with every write, rename and swap of a link: device, inode, size, modification and change.
+type Fingerprint = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// What a look that read the file found.
+#[derive(Debug)]
+struct Reading {
+    /// Whether the entries are others now.
+    changed: bool,
+    problems: Problems,
+}
+
+impl RevocationsWatch {
+    /// For `revocations` as they were read from `file`.
+    pub fn new(revocations: Arc<Revocations>, file: InputFile) -> RevocationsWatch {
+        RevocationsWatch { revocations, file, judged: None, last: None, waits: 0 }
+    }
+
+    /// Runs forever, on the control thread; files are read beside it. A file that cannot be used changes nothing, and is
+    /// told to the log, to `guard` and to the metric until it can be used again.
+    pub async fn run(self, guard: ReadinessGuard, bell: Bell, metrics: Arc<Metrics>) {
+        guard.ready();
+        let mut watch = self;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let looked = tokio::task::spawn_blocking(move || {
+                let reading = watch.look();
+                (watch, reading)
+            });
+            let reading;
+            (watch, reading) = match looked.await {
+                Ok(looked) => looked,
+                // A panic: revocations would be ignored from now on, which nobody must overlook.
+                Err(error) => return lost(&guard, &error).await,
+            };
+            if let Some(reading) = reading {
+                watch.report(&reading, &guard, &metrics);
+                if reading.changed {
+                    bell.ring();
+                }
+            }
+        }
+    }
+
+    /// Reads the file when it has changed and is still.
+    fn look(&mut self) -> Option<Reading> {
+        let seen = fingerprint(&self.file);
+        if self.judged == Some(seen) {
+            self.waits = 0;
+            return None;
+        }
+        let still = self.judged.is_none() || self.last == Some(seen);
+        self.last = Some(seen);
+        if !still && self.waits < MOST_WAITS {
+            self.waits += 1;
+            return None;
+        }
+        let reading = self.read();
+        // What changed while it was read may have been read in halves; if it is in order nevertheless, it may count.
+        if reading.problems.has_errors() && fingerprint(&self.file) != seen {
+            return None;
+        }
+        (self.judged, self.waits) = (Some(seen), 0);
+        Some(reading)
+    }
+
+    fn read(&self) -> Reading {
+        let mut problems = Problems::default();
+        let changed = match self.file.read_again() {
+            Ok(file) => self.revocations.reload(&file, &mut problems),
+            Err(reason) => {
+                problems.error(&self.file.at, format!("cannot use {}: {reason}", self.file.path.display()));
+                false
+            }
+        };
+        Reading { changed, problems }
+    }
+
+    fn report(&self, reading: &Reading, guard: &ReadinessGuard, metrics: &Metrics) {
+        let problems: Vec<_> = reading.problems.iter().collect();
+        for problem in problems.iter().take(LOGGED) {
+            match problem.severity {
+                Severity::Error => tracing::error!("revocations: {}: {}", problem.at, problem.message),
+                Severity::Warning => tracing::warn!("revocations: {}: {}", problem.at, problem.message),
+            }
+        }
+        let errors: Vec<_> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
+        match errors.first() {
+            Some(first) => {
+                let entries = self.revocations.len();
+                tracing::error!(errors = errors.len(), entries, "the revocations file is refused: the entries read before stay in force");
+                guard.remark(format!("the file is refused, the entries read before stay in force: {}: {}", first.at, first.message));
+            }
+            None => {
+                guard.ready();
+                if reading.changed {
+                    tracing::info!(entries = self.revocations.len(), "the revocations file has changed: its entries are in force");
+                }
+            }
+        }
+        metrics.configuration_last_reload_successful.set(i64::from(errors.is_empty()));
+    }
+}
+
+/// Nothing follows the file any more. The guard stays, or readiness would forget.
+async fn lost(guard: &ReadinessGuard, error: &tokio::task::JoinError) {
+    tracing::error!(%error, "the revocations file is not followed any more: restart");
+    guard.not_ready("the file is not followed any more: restart");
+    std::future::pending::<()>().await;
+}
+
+fn fingerprint(file: &InputFile) -> Seen {
+    // Follows links, wherever in the path.
+    let metadata = fs::metadata(&file.path).ok()?;
+    let (modified, changed) = ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
+    Some((metadata.dev(), metadata.ino(), metadata.len(), modified, changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::revocations::Known;
+    use super::*;
+    use crate::config::Position;
+    use crate::secret::Secret;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    struct Desk {
+        folder: TempDir,
+        watch: RevocationsWatch,
+    }
+
+    impl Desk {
+        /// One entry, watched.
+        fn new() -> Desk {
+            Desk::at("revocations.yaml", |_| ())
+        }
+
+        fn at(path: &str, prepare: impl FnOnce(&Path)) -> Desk {
+            let folder = tempfile::tempdir().unwrap();
+            prepare(folder.path());
+            let path = folder.path().join(path);
+            if !path.exists() {
+                fs::write(&path, text(1)).unwrap();
+            }
+            let file = InputFile { at: Position::default(), path: path.clone(), content: Secret::new(fs::read(&path).unwrap()) };
+            let revocations = Arc::new(Revocations::load(Some(&file), Known::default(), &mut Problems::default()));
+            let mut desk = Desk { folder, watch: RevocationsWatch::new(revocations, file) };
+            let first = desk.watch.look().expect("the first look reads: the file may have changed since the start");
+            assert!(!first.changed && desk.watch.look().is_none());
+            desk
+        }
+
+        fn write(&self, content: &str) {
+            fs::write(&self.watch.file.path, content).unwrap();
+        }
+
+        /// Whether the entries changed, or the error, at the look that read; after how many looks.
+        fn looks(&mut self) -> (u8, Result<bool, String>) {
+            for looks in 1..10 {
+                if let Some(reading) = self.watch.look() {
+                    let error = reading.problems.iter().find(|problem| problem.severity == Severity::Error);
+                    return (looks, error.map_or(Ok(reading.changed), |problem| Err(problem.message.clone())));
+                }
+            }
+            panic!("never read");
+        }
+
+        fn entries(&self) -> usize {
+            self.watch.revocations.len()
+        }
+    }
+
+    fn text(entries: usize) -> String {
+        let entry = |n| format!("- {{ api_key: key-{n} }}\n");
+        format!("revoked:\n{}", (0..entries).map(entry).collect::<String>())
+    }
+
+    #[test]
+    fn a_change_counts_once_it_is_still() {
+        let mut desk = Desk::new();
+        assert!(desk.watch.look().is_none());
+        desk.write(&text(3));
+        assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 3));
+        assert!(desk.watch.look().is_none());
+        let longest = INTERVAL * (u32::from(MOST_WAITS) + 1);
+        assert!(longest < Duration::from_millis(700), "time is left for reading and for the calls");
+    }
+
+    #[test]
+    fn a_file_that_is_written_step_by_step_is_read_at_its_end() {
+        let mut desk = Desk::new();
+        desk.write("revoked:\n");
+        assert!(desk.watch.look().is_none(), "half of it would revoke nothing");
+        desk.write(&text(2));
+        assert!(desk.watch.look().is_none());
+        assert_eq!((desk.looks(), desk.entries()), ((1, Ok(true)), 2));
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_read_all_the_same() {
+        let mut desk = Desk::new();
+        let mut reads = Vec::new();
+        for step in 1..=9 {
+            desk.write(&text(step + 1));
+            reads.push(desk.watch.look().is_some());
+        }
+        assert_eq!(reads, [false, false, true].repeat(3));
+        assert_eq!(desk.entries(), 10);
+    }
+
+    #[test]
+    fn a_bad_file_changes_nothing_and_is_told_once() {
+        let mut desk = Desk::new();
+        for bad in ["revoked:", "revoked: [", "revoked: [{ api_keys: a }]", "  \n"] {
+            desk.write(bad);
+            let (_, result) = desk.looks();
+            assert!(result.is_err(), "{bad:?}");
+            assert!((0..5).all(|_| desk.watch.look().is_none()), "told once");
+            assert_eq!(desk.entries(), 1);
+        }
+        fs::remove_file(&desk.watch.file.path).unwrap();
+        assert!(desk.looks().1.unwrap_err().contains("no such file"));
+        assert_eq!(desk.entries(), 1);
+        desk.write(&text(1));
+        assert_eq!(desk.looks().1, Ok(false), "as it was");
+        desk.write(&text(2));
+        assert_eq!((desk.looks().1, desk.entries()), (Ok(true), 2));
+    }
+
+    #[test]
+    fn an_editor_may_rename_and_a_moment_without_file_is_no_error() {
+        let mut desk = Desk::new();
+        let (path, other) = (desk.watch.file.path.clone(), desk.folder.path().join("other"));
+        fs::write(&other, text(4)).unwrap();
+        fs::rename(&path, desk.folder.path().join("backup~")).unwrap();
+        assert!(desk.watch.look().is_none());
+        fs::rename(&other, &path).unwrap();
+        assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 4));
+    }
+
+    #[test]
+    fn the_swap_of_a_mounted_secret_is_seen() {
+        let version = |folder: &Path, name: &str, entries| {
+            fs::create_dir(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("revocations.yaml"), text(entries)).unwrap();
+        };
+        let mut desk = Desk::at("revocations.yaml", |folder| {
+            version(folder, "..1", 1);
+            symlink("..1", folder.join("..data")).unwrap();
+            symlink("..data/revocations.yaml", folder.join("revocations.yaml")).unwrap();
+        });
+        let folder = desk.folder.path().to_owned();
+        version(&folder, "..2", 2);
+        symlink("..2", folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        fs::remove_dir_all(folder.join("..1")).unwrap();
+        assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 2));
+    }
+}
