@@ -8,10 +8,10 @@ use crate::authorization::{Denied, Permit, Policy};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
 use crate::grpc::{Code, MethodPath, parse_timeout};
-use crate::http2::{HeaderLimits, Unacceptable};
+use crate::http2::{HeaderLimits, MalformedAuthority, Unacceptable, authority};
 use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
-use crate::refusal::{Refusal, Status};
+use crate::refusal::Refusal;
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
 use crate::tls::PeerCertificate;
 use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
@@ -146,6 +146,12 @@ impl From<Refusal> for NotServed {
     }
 }
 
+impl From<MalformedAuthority> for NotServed {
+    fn from(_: MalformedAuthority) -> NotServed {
+        NotServed::Malformed
+    }
+}
+
 /// The phases of a call. The order is a security decision: see the module.
 async fn serve_call(
     proxy: &Proxy,
@@ -158,7 +164,7 @@ async fn serve_call(
 ) -> Result<Finished, NotServed> {
     let arrived = Instant::now();
     note_client(record, request.headers());
-    check_headers(generation, &request)?;
+    let authority = check_headers(generation, &request)?;
     check_http(&request)?;
     let path = MethodPath::from_uri(request.uri()).ok_or(Refusal::MethodMalformed)?;
     record.method(&path);
@@ -175,7 +181,8 @@ async fn serve_call(
         }
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
-    rewrite(generation, &mut request, &path, caller, public)?;
+    let authority = authority.unwrap_or_else(|| generation.upstream_authority.clone());
+    rewrite(generation, &mut request, authority, &path, caller, public)?;
     let scrub = |trailers: &mut HeaderMap| {
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
@@ -199,8 +206,8 @@ fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
     }
 }
 
-/// 431, and what RFC 9113 calls malformed but h2 lets through.
-fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), NotServed> {
+/// 431, and what RFC 9113 calls malformed but h2 lets through; gives the authority that the client names.
+fn check_headers(generation: &Generation, request: &Request<()>) -> Result<Option<Authority>, NotServed> {
     generation.limits.examine_request(request).map_err(|why| {
         count_unacceptable(generation, why);
         match why {
@@ -208,12 +215,7 @@ fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), N
             Unacceptable::Malformed => NotServed::Malformed,
         }
     })?;
-    // §8.3.1: no userinfo in the authority; and two `host` fields contradict each other.
-    let userinfo = request.uri().authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if userinfo || request.headers().get_all(HOST).iter().nth(1).is_some() {
-        return Err(NotServed::Malformed);
-    }
-    Ok(())
+    Ok(authority(request.uri(), request.headers())?)
 }
 
 fn count_unacceptable(generation: &Generation, why: Unacceptable) {
@@ -331,11 +333,11 @@ async fn authenticate(
 fn rewrite(
     generation: &Generation,
     request: &mut Request<()>,
+    authority: Authority,
     path: &MethodPath,
     caller: Option<&Caller>,
     public: bool,
 ) -> Result<(), NotServed> {
-    let authority = authority(request, &generation.upstream_authority)?;
     let uri = Uri::builder().scheme(generation.upstream_scheme.clone()).authority(authority);
     // The very bytes that were authorised.
     let uri = uri.path_and_query(path.path_and_query().clone()).build().map_err(|_| NotServed::Malformed)?;
@@ -363,20 +365,6 @@ async fn expired(generation: &Generation, caller: Option<&Caller>) -> Failure {
         tokio::time::sleep(left.min(Duration::from_secs(60)).max(Duration::from_millis(1))).await;
     }
     authenticator.expired(caller)
-}
-
-/// The client's `:authority`; else its single `host`; else the upstream's address.
-fn authority(request: &Request<()>, upstream: &Authority) -> Result<Authority, NotServed> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.clone());
-    }
-    match request.headers().get(HOST) {
-        None => Ok(upstream.clone()),
-        Some(host) => match Authority::try_from(host.as_bytes()) {
-            Ok(host) if !host.as_str().contains('@') => Ok(host),
-            _ => Err(NotServed::Malformed),
-        },
-    }
 }
 
 fn not_served(generation: &Generation, ended: Ended) -> NotServed {
@@ -409,9 +397,5 @@ fn refuse(refusal: &Refusal, client: &mut ClientStream, mut record: CallRecord) 
         }
     }
     record.refused(answer.reason, refusal.detail());
-    let code = match answer.status {
-        Status::Grpc(code) => code,
-        http @ Status::Http(_) => http.code(),
-    };
-    record.finish(code);
+    record.finish(answer.status.code());
 }

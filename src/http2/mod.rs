@@ -1,12 +1,14 @@
 //! What both sides of a call share of HTTP/2: the socket with its frame tap, our own header rules, one direction's relay,
 //! and the windows. Knows neither who is client nor what a call means.
 
+mod authority;
 mod frames;
 mod headers;
 mod io;
 mod relay;
 mod tap;
 
+pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable};
 pub use io::Io;
 pub use relay::{Broken, Ledgers, Relay, Relayed};
