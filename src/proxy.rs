@@ -16,9 +16,7 @@ use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, Ro
 use crate::tls::PeerCertificate;
 use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
@@ -83,17 +81,15 @@ pub async fn call(
     proxy: Rc<Proxy>,
     peer: Option<SocketAddr>,
     certificate: Option<Rc<PeerCertificate>>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    request: Request<()>,
+    mut client: ClientStream,
 ) -> Ending {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
-    let (head, body) = request.into_parts();
-    let mut client = ClientStream::new(body, respond);
     let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &generation, Request::from_parts(head, ()), certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
+        outcome = serve_call(&proxy, &generation, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
         refusal = ended_by_us(&proxy, &generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());

@@ -39,20 +39,38 @@ pub struct Relay {
     drained: bool,
     trailers: Option<HeaderMap>,
     bytes: u64,
-    /// What all relays of the source's connection hold, in bytes.
-    held: Rc<Cell<usize>>,
+    ledgers: Option<Ledgers>,
+}
+
+/// Where a relay enters what it holds, in bytes: with all others of the same connection, on either side.
+#[derive(Debug, Clone)]
+pub struct Ledgers {
+    /// What came on one connection to the upstream and its clients have not taken.
+    pub upstream: Rc<Cell<usize>>,
+    /// What one client connection has not taken.
+    pub client: Rc<Cell<usize>>,
+}
+
+impl Ledgers {
+    fn enter(&self, before: usize, after: usize) {
+        for ledger in [&self.upstream, &self.client] {
+            ledger.set(ledger.get() + after - before);
+        }
+    }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.held.set(self.held.get() - self.backlog.len());
+        if let Some(ledgers) = &self.ledgers {
+            ledgers.enter(self.backlog.len(), 0);
+        }
     }
 }
 
 impl Relay {
-    /// Relays what `source` receives; `held` counts what the relays of one connection hold together.
-    pub fn new(source: RecvStream, held: Rc<Cell<usize>>) -> Relay {
-        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, held }
+    /// Relays what `source` receives, and enters what it holds in `ledgers`.
+    pub fn new(source: RecvStream, ledgers: Option<Ledgers>) -> Relay {
+        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, ledgers }
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
@@ -67,6 +85,15 @@ impl Relay {
 
     /// Moves what can be moved now. Ready once, when the direction has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
+        let before = self.backlog.len();
+        let moved = self.relay(cx, sink);
+        if let Some(ledgers) = &self.ledgers {
+            ledgers.enter(before, self.backlog.len());
+        }
+        moved
+    }
+
+    fn relay(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
         loop {
             self.take(cx)?;
             if !self.backlog.is_empty() {
@@ -89,7 +116,6 @@ impl Relay {
             match self.source.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.bytes += data.len() as u64;
-                    self.held.set(self.held.get() + data.len());
                     self.backlog.push(data);
                 }
                 Poll::Ready(Some(Err(error))) => return Err(Broken::Source(error)),
@@ -117,7 +143,6 @@ impl Relay {
             };
             let data = self.backlog.pop(capacity);
             let length = data.len();
-            self.held.set(self.held.get() - length);
             let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
             sink.send_data(data, last).map_err(|_| Broken::Sink)?;
             // An error here means the stream is gone, which the next poll of the source reports with its reason.

@@ -7,9 +7,11 @@ use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_H
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::PeerCertificate;
+use crate::upstream::ClientStream;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
+use http::Request;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -73,6 +75,7 @@ async fn serve_streams(
     most_streams: u32,
 ) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
+    let unread = Rc::<Cell<usize>>::default();
     let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
@@ -87,7 +90,9 @@ async fn serve_streams(
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
-                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), request, respond);
+                    let (head, body) = request.into_parts();
+                    let client = ClientStream::new(body, respond, unread.clone());
+                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), Request::from_parts(head, ()), client);
                     let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
                     tokio::task::spawn_local(async move {
                         resets.ended(call.await, began);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,6 +15,8 @@ use std::task::{Context, Poll};
 pub struct ClientStream {
     pub(super) upload: Relay,
     reply: Reply,
+    /// What this client's connection has not taken of its answers, in bytes.
+    pub(super) unread: Rc<Cell<usize>>,
 }
 
 enum Reply {
@@ -26,9 +29,9 @@ enum Reply {
 }
 
 impl ClientStream {
-    /// A call whose request head has been read.
-    pub fn new(body: RecvStream, respond: SendResponse<Bytes>) -> ClientStream {
-        ClientStream { upload: Relay::new(body, Rc::default()), reply: Reply::Awaited(respond) }
+    /// A call whose request head has been read; `unread` counts for all calls of its connection.
+    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>) -> ClientStream {
+        ClientStream { upload: Relay::new(body, None), reply: Reply::Awaited(respond), unread }
     }
 
     /// Bytes of messages that came from the client.

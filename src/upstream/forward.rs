@@ -6,12 +6,13 @@ use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -67,7 +68,7 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
     let upstream = {
-        let mut opening = pin!(open(&passage, request, client.upload.is_empty()));
+        let mut opening = pin!(open(&passage, request, client.upload.is_empty(), client.unread.clone()));
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
             Poll::Pending => match opening.as_mut().poll(cx) {
@@ -139,9 +140,9 @@ enum Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool) -> Result<UpstreamStream, Ended> {
+async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Ended> {
     let (slot, mut sender) = loop {
-        let slot = passage.pool.slot().await.map_err(Ended::Unreachable)?;
+        let slot = passage.pool.slot(&unread).await.map_err(Ended::Unreachable)?;
         let mut sender = slot.sender();
         match poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => break (slot, sender),
@@ -199,7 +200,8 @@ impl Exchange<'_> {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
-            let relay = Relay::new(body, self.upstream.slot.held());
+            let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
+            let relay = Relay::new(body, Some(ledgers));
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {

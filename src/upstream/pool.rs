@@ -2,7 +2,7 @@
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
 use super::connect::{Connected, Connector, Unreachable};
-use crate::http2::{TapState, UPSTREAM_CONNECTION_WINDOW};
+use crate::http2::{CONNECTION_WINDOW, TapState};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
@@ -19,9 +19,13 @@ const MOST_CONNECTIONS: usize = 8;
 /// one that is back is found well within a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// A connection that holds this much for clients that do not read takes no further calls: what is left of its window is
-/// for the calls it has. In bytes.
-const MOST_HELD: usize = UPSTREAM_CONNECTION_WINDOW as usize / 2;
+/// A connection that holds this much for clients that do not read takes no further calls of clients that do: what is left
+/// of its window is for the calls it has. In bytes.
+const MOST_HELD: usize = CONNECTION_WINDOW as usize / 2;
+
+/// A client connection that leaves this much unread stays where it is: it is not given one connection after the other to
+/// fill. In bytes.
+const MOST_UNREAD: usize = CONNECTION_WINDOW as usize / 2;
 
 /// One worker's connections.
 pub struct Pool {
@@ -51,8 +55,9 @@ impl Live {
         !self.dead.get() && !self.tap.going_away()
     }
 
-    fn has_room(&self) -> bool {
-        self.active.get() < self.sender.current_max_send_streams() && self.held.get() < MOST_HELD
+    fn has_room(&self, unread: usize) -> bool {
+        let streams = self.active.get() < self.sender.current_max_send_streams();
+        streams && (self.held.get() < MOST_HELD || unread >= MOST_UNREAD)
     }
 }
 
@@ -106,9 +111,11 @@ impl Pool {
 
     /// A place for one call on a connection that is up and has room. Calls wait here and not within h2, which ties a call to
     /// its connection and still sends one that ended while it waited.
-    pub(super) async fn slot(self: &Rc<Pool>) -> Result<Slot, Unreachable> {
+    ///
+    /// `unread` is what the client's connection has not taken.
+    pub(super) async fn slot(self: &Rc<Pool>, unread: &Cell<usize>) -> Result<Slot, Unreachable> {
         loop {
-            if let Some(slot) = self.free() {
+            if let Some(slot) = self.free(unread.get()) {
                 return Ok(slot);
             }
             let mut changed = pin!(self.changed.notified());
@@ -126,10 +133,10 @@ impl Pool {
     }
 
     /// The first connection with room.
-    fn free(&self) -> Option<Slot> {
+    fn free(&self, unread: usize) -> Option<Slot> {
         let mut live = self.live.borrow_mut();
         live.retain(|connection| connection.is_usable());
-        live.iter().find(|connection| connection.has_room()).map(Slot::on)
+        live.iter().find(|connection| connection.has_room(unread)).map(Slot::on)
     }
 
     /// Sees to it that an attempt is under way; the error is that of one which has just failed.
