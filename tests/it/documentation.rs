@@ -272,14 +272,14 @@ fn every_reason_is_documented_with_its_words() {
 
 #[test]
 fn the_numbers_of_the_limits_page_are_those_of_the_code() {
-    use doorward::http2;
+    use ::doorward::http2;
     let page = read("docs/limits.md");
     for (name, bytes) in [
         ("one stream", u64::from(http2::STREAM_WINDOW)),
         ("one connection", u64::from(http2::CONNECTION_WINDOW)),
         ("queued for one stream", http2::SEND_BUFFER as u64),
         ("DATA frames", http2::DATA_FRAME_BUDGET as u64),
-        ("identity headers", doorward::identity_headers::MAX_BYTES as u64),
+        ("identity headers", ::doorward::identity_headers::MAX_BYTES as u64),
     ] {
         let size = if bytes % (1 << 20) == 0 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) };
         let row = page.lines().find(|line| line.starts_with("| ") && line.contains(name)).unwrap_or_else(|| panic!("no row for {name}"));

@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub)] // nothing here is anybody's interface
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is how a test fails, in its helpers too
 
+mod attack;
 mod access_log; // one JSON line a call, no secret in it
 mod architecture; // imports only go down; files say what they are for
 mod authorization; // which rule decides, and what a refusal says
