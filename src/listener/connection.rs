@@ -56,7 +56,8 @@ fn settings(door: &Door) -> h2::server::Builder {
         .max_concurrent_streams(door.streams)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(door.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX))
-        .data_frame_budget(DATA_FRAME_BUDGET);
+        .data_frame_budget(DATA_FRAME_BUDGET)
+        .max_local_error_reset_streams(None);
     builder
 }
 

@@ -63,6 +63,7 @@ impl Connector {
             .max_header_list_size(limit)
             .data_frame_budget(DATA_FRAME_BUDGET)
             .enable_push(false)
+            .max_local_error_reset_streams(None)
             .handshake(io)
             .await;
         let (sender, mut driver) = handshake.map_err(|error| format!("HTTP/2 preface: {error}"))?;
