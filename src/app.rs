@@ -5,7 +5,7 @@
 
 use crate::authentication::Authenticator;
 use crate::authorization::Policy;
-use crate::config::{Config, Limits, Problems, Transport, Upstream, UpstreamAddress};
+use crate::config::{Config, Problems, Transport, Upstream, UpstreamAddress};
 use crate::drain::{Drain, DrainTrigger, LocalEnd, drain};
 use crate::http2::HeaderLimits;
 use crate::identity_headers::IdentityHeaders;
@@ -21,6 +21,7 @@ use http::uri::{Authority, Scheme};
 use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,15 +119,16 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     if let Some(expiry) = certificate_expiry {
         telemetry.metrics.at_scrape(move |metrics| metrics.certificate_expiry.with_label_values(&["listen"]).set(expiry.as_second()));
     }
-    let upstream_guard = readiness.guard("upstream");
-    let health = config.upstream.health.clone();
-    let (scheme, authority) = (upstream_scheme.clone(), upstream_authority.clone());
-    tokio::task::spawn_local(watch_health(connector.clone(), scheme, authority, health, upstream_guard));
-    if let Some(port) = config.upstream.address.loopback_port() {
-        let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
-        let (guard, accepted) = (readiness.guard("upstream exposure"), config.upstream.insecure_exposed);
-        tokio::spawn(watch_exposure(port, ours, accepted, guard, readiness.watch(), telemetry.metrics.clone()));
-    }
+    let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
+    let health = watch_health(
+        connector.clone(),
+        upstream_scheme.clone(),
+        upstream_authority.clone(),
+        config.upstream.health.clone(),
+        readiness.guard("upstream"),
+    );
+    tokio::task::spawn_local(health);
+    watch_who_reaches(&config.upstream, ours, &readiness, &telemetry.metrics);
 
     let generation = Arc::new(ArcSwap::from_pointee(Generation {
         routes: Arc::new(route_metrics(&telemetry.metrics, &policy, &authenticator)),
@@ -156,18 +158,30 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
         }),
     };
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
-    telemetry.metrics.configuration_generation.set(1);
+    note_configuration(&telemetry.metrics);
     let loaded = readiness.guard("configuration");
     loaded.ready();
     readiness.set_started();
 
-    let most = config.limits.connections;
-    let accepting = async {
-        let workers = listener::accept(traffic, workers, most, drain.clone(), telemetry.metrics.clone()).await;
-        workers.ended().await;
+    let interrupted = Notify::new();
+    let (most, limits) = (config.limits.connections, &config.limits);
+    let way_down = async {
+        let closing = told_to_close(drain, limits.drain_delay, &interrupted);
+        let workers = listener::accept(traffic, workers, most, closing, telemetry.metrics.clone()).await;
+        empty(workers, &trigger, limits.drain).await;
     };
-    lifecycle(signals, &trigger, drain.clone(), &config.limits, accepting).await;
+    tokio::select! {
+        () = way_down => {}
+        () = signalled(signals, &trigger, &interrupted) => {}
+    }
     Ok(())
+}
+
+/// The one generation of this process has been applied.
+fn note_configuration(metrics: &Metrics) {
+    metrics.configuration_generation.set(1);
+    metrics.configuration_last_reload_successful.set(1);
+    metrics.configuration_last_reload_success.set(jiff::Timestamp::now().as_second());
 }
 
 /// Fetches key sets for as long as the process runs, and lets readiness wait for those that are required.
@@ -195,37 +209,52 @@ fn watch_key_sets(authenticator: &Authenticator, readiness: &Readiness, metrics:
     });
 }
 
-/// From serving to exit. `POST /drain` and the first signal begin the same drain, whichever comes first; as a preStop hook
-/// asks for it and SIGTERM follows, the later one changes nothing. A signal after a signal ends at once.
-async fn lifecycle(mut signals: Signals, trigger: &DrainTrigger, mut drain: Drain, limits: &Limits, accepting: impl Future<Output = ()>) {
-    let interrupted = Notify::new();
-    let signalled = async {
-        let signal = signals.next().await;
-        tracing::info!(signal = signal.name(), "{}", if trigger.announce() { "draining" } else { "draining already" });
-        if signal == Ended::Interrupt {
-            interrupted.notify_one();
-        }
-        let signal = signals.next().await;
-        tracing::warn!(signal = signal.name(), "ending at once");
-    };
-    let drained = async {
-        drain.changed().await;
-        tokio::select! {
-            () = tokio::time::sleep(limits.drain_delay) => {}
-            () = interrupted.notified() => {}
-        }
-        trigger.begin(Instant::now() + limits.drain);
-        tokio::time::sleep(limits.drain).await;
-        trigger.finish();
-        tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
-        // For those answers to be written, and no longer.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    tokio::select! {
-        () = accepting => tracing::info!("drained: every connection has ended"),
-        () = drained => {}
-        () = signalled => {}
+/// Of an upstream on loopback only: what is elsewhere is protected by others.
+fn watch_who_reaches(upstream: &Upstream, ours: Vec<SocketAddr>, readiness: &Readiness, metrics: &Arc<Metrics>) {
+    if let Some(port) = upstream.address.loopback_port() {
+        let (guard, accepted) = (readiness.guard("upstream exposure"), upstream.insecure_exposed);
+        tokio::spawn(watch_exposure(port, ours, accepted, guard, readiness.watch(), metrics.clone()));
     }
+}
+
+/// Ends when the port is to be closed. Until then every call is served, after the drain has begun too: load balancers have
+/// yet to notice.
+async fn told_to_close(mut drain: Drain, delay: Duration, interrupted: &Notify) {
+    drain.changed().await;
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = interrupted.notified() => {}
+    }
+}
+
+/// From a port that is closed, so that nobody who is sent away comes back to it, to the end of the last connection, or as
+/// far as `limit` allows.
+async fn empty(workers: Workers, trigger: &DrainTrigger, limit: Duration) {
+    trigger.begin(Instant::now() + limit);
+    let mut ended = pin!(workers.ended());
+    tokio::select! {
+        () = &mut ended => return tracing::info!("drained: every connection has ended"),
+        () = tokio::time::sleep(limit) => {}
+    }
+    trigger.finish();
+    tracing::warn!("the drain's time is up: what was left was answered with DRAINING");
+    // For those answers to be written, and no longer.
+    const LAST_WORDS: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+}
+
+/// Ends when a second signal says that everything is to end at once. The first begins the drain; one that `POST /drain` has
+/// begun it leaves alone, as a preStop hook asks for that and SIGTERM follows. SIGINT skips what is left of the delay.
+async fn signalled(mut signals: Signals, trigger: &DrainTrigger, interrupted: &Notify) {
+    let signal = signals.next().await;
+    // Before the log line: what stands in one is not even evaluated at a level that is off.
+    let first = trigger.announce();
+    tracing::info!(signal = signal.name(), "{}", if first { "draining" } else { "draining already" });
+    if signal == Ended::Interrupt {
+        interrupted.notify_one();
+    }
+    let signal = signals.next().await;
+    tracing::warn!(signal = signal.name(), "ending at once");
 }
 
 /// Which signal came.

@@ -1,10 +1,10 @@
-//! ONE CALL, start to finish: the product. Each line of [`serve_call`] is a phase, each phase one call into one room; the
+//! ONE CALL, start to finish: the product. Each line of `serve_call` is a phase, each phase one call into one room; the
 //! order of the phases is the interface's order of refusals, so that nobody unauthenticated can probe what exists.
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
 use crate::authentication::{self, Authenticated, Authenticator, Failure};
-use crate::authorization::{Permit, Policy};
+use crate::authorization::{Denied, Permit, Policy};
 use crate::drain::{Drain, LocalEnd};
 use crate::grpc::{Code, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, Unacceptable};
@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
 use crate::refusal::{Refusal, Status};
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
+use crate::tls::PeerCertificate;
 use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -74,14 +75,22 @@ pub enum Ending {
 }
 
 /// Carries one call from its request head to the end of its answer.
-pub async fn call(proxy: Rc<Proxy>, peer: Option<SocketAddr>, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Ending {
+///
+/// `certificate` is the verified one of its connection.
+pub async fn call(
+    proxy: Rc<Proxy>,
+    peer: Option<SocketAddr>,
+    certificate: Option<Rc<PeerCertificate>>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Ending {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
     let (head, body) = request.into_parts();
     let mut client = ClientStream::new(body, respond);
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &generation, Request::from_parts(head, ()), &mut client, &mut record) => outcome,
+        outcome = serve_call(&proxy, &generation, Request::from_parts(head, ()), certificate.as_deref(), &mut client, &mut record) => outcome,
         // What is left when the drain's time is up.
         () = proxy.end.reached() => Err(NotServed::Refused(Refusal::Draining)),
     };
@@ -126,6 +135,7 @@ async fn serve_call(
     proxy: &Proxy,
     generation: &Generation,
     mut request: Request<()>,
+    certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
     record: &mut CallRecord,
 ) -> Result<Finished, NotServed> {
@@ -142,7 +152,10 @@ async fn serve_call(
     // A public method is never looked at: no credential is read, none forwarded, no identity written.
     let admitted = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
-        None => admit(generation, route, request.headers(), deadline, record).await?,
+        None => {
+            let admission = admit(generation, route, request.headers(), certificate, deadline, record);
+            client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
+        }
     };
     rewrite(generation, &mut request, &path, &admitted)?;
     let scrub = |trailers: &mut HeaderMap| {
@@ -152,7 +165,7 @@ async fn serve_call(
     let passage = Passage { pool: &proxy.pool, limits: generation.limits, scrub: &scrub, deadline, record };
     let ended = forward(admitted.permit, passage, request, client).await;
     record.upstream_ended();
-    ended.map_err(not_served)
+    ended.map_err(|ended| not_served(generation, ended))
 }
 
 fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
@@ -167,13 +180,11 @@ fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
 /// 431, and what RFC 9113 calls malformed but h2 lets through.
 fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), NotServed> {
     generation.limits.examine_request(request).map_err(|why| {
-        let hits = &generation.telemetry.metrics.limit_hits;
+        count_unacceptable(generation, why);
         match why {
-            Unacceptable::Bytes => hits.inc(Limit::HeaderBytes),
-            Unacceptable::Fields => hits.inc(Limit::HeaderFields),
-            Unacceptable::Malformed => return NotServed::Malformed,
+            Unacceptable::Bytes | Unacceptable::Fields => NotServed::Refused(Refusal::HeadersTooLarge(why)),
+            Unacceptable::Malformed => NotServed::Malformed,
         }
-        NotServed::Refused(Refusal::HeadersTooLarge(why))
     })?;
     // §8.3.1: no userinfo in the authority; and two `host` fields contradict each other.
     let userinfo = request.uri().authority().is_some_and(|authority| authority.as_str().contains('@'));
@@ -181,6 +192,15 @@ fn check_headers(generation: &Generation, request: &Request<()>) -> Result<(), N
         return Err(NotServed::Malformed);
     }
     Ok(())
+}
+
+fn count_unacceptable(generation: &Generation, why: Unacceptable) {
+    let hits = &generation.telemetry.metrics.limit_hits;
+    match why {
+        Unacceptable::Bytes => hits.inc(Limit::HeaderBytes),
+        Unacceptable::Fields => hits.inc(Limit::HeaderFields),
+        Unacceptable::Malformed => {}
+    }
 }
 
 /// 405 and 415: what is no gRPC request at all.
@@ -225,10 +245,11 @@ async fn admit(
     generation: &Generation,
     route: crate::authorization::Route,
     headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, deadline, record).await? {
+    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -238,7 +259,15 @@ async fn admit(
         Err(failure) => return Err(Refusal::Authentication(failure).into()),
     };
     let caller = authenticated.caller.as_deref().map(|caller| (&caller.identity, &caller.grants));
-    let permit = generation.policy.authorize(route, caller).map_err(Refusal::Authorization)?;
+    let permit = match generation.policy.authorize(route, caller) {
+        // A refusal of authentication all the same, though only the rule shows that a credential is needed.
+        Err(denied @ Denied::CredentialsMissing) if generation.insecure_audit => {
+            let refusal = Refusal::Authorization(denied);
+            record.audited(refusal.answer().reason, refusal.detail());
+            return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
+        }
+        decided => decided.map_err(Refusal::Authorization)?,
+    };
     match permit.audited().cloned().map(Refusal::Authorization) {
         Some(refusal) => record.audited(refusal.answer().reason, refusal.detail()),
         None => record.authorized(),
@@ -250,11 +279,12 @@ async fn admit(
 async fn authenticate(
     generation: &Generation,
     headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
-    let verdict = authenticator.authenticate(headers, SystemTime::now());
+    let verdict = authenticator.authenticate(headers, certificate, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,
@@ -262,7 +292,7 @@ async fn authenticate(
     let token_cache = &generation.telemetry.metrics.token_cache;
     match &verdict {
         Ok(Authenticated { caller: Some(caller), cache }) => {
-            record.authenticated(authenticator.presented(headers), &caller.identity);
+            record.authenticated(authenticator.presented(headers, certificate), &caller.identity);
             match cache {
                 authentication::CacheOutcome::Hit => token_cache.inc(CacheOutcome::Hit),
                 authentication::CacheOutcome::Miss => token_cache.inc(CacheOutcome::Miss),
@@ -270,7 +300,7 @@ async fn authenticate(
             }
         }
         Ok(Authenticated { caller: None, .. }) => record.authenticated(AuthKind::NONE, &Identity::default()),
-        Err(failure) => record.presented(authenticator.presented(headers), failure.provider.as_ref()),
+        Err(failure) => record.presented(authenticator.presented(headers, certificate), failure.provider.as_ref()),
     }
     Ok(verdict)
 }
@@ -309,7 +339,10 @@ fn authority(request: &Request<()>, upstream: &Authority) -> Result<Authority, N
     }
 }
 
-fn not_served(ended: Ended) -> NotServed {
+fn not_served(generation: &Generation, ended: Ended) -> NotServed {
+    if let Ended::Headers(why) = &ended {
+        count_unacceptable(generation, *why);
+    }
     NotServed::Refused(match ended {
         Ended::Unreachable(why) => Refusal::UpstreamUnavailable(why.0.to_string()),
         Ended::Lost(why) => Refusal::UpstreamUnavailable(why),

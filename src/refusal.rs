@@ -6,7 +6,7 @@ use crate::authorization::Denied;
 use crate::grpc::{Code, ErrorInfo, encode_details, encode_message};
 use crate::http2::Unacceptable;
 use crate::telemetry::RequestId;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 /// The `domain` of our `google.rpc.ErrorInfo`.
@@ -138,6 +138,10 @@ impl Refusal {
             Status::Http(status) => {
                 *response.status_mut() = status;
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    // RFC 9110 §15.5.6 asks for it.
+                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                }
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(answer.words.len() + 1));
                 (response, Some(answer.words))
             }

@@ -1,4 +1,4 @@
-//! What a request presents: at most one bearer token (RFC 6750 §2.1) and one API key, taken from the fields as they are.
+//! What a request itself presents: at most one bearer token (RFC 6750 §2.1) and one API key, taken from the fields as they are.
 //!
 //! Only the form of the fields is judged here; two of a kind are refused rather than one of them chosen, since the
 //! upstream or a log might choose the other.
@@ -28,8 +28,17 @@ impl<'r> Credentials<'r> {
         Ok(Credentials { token, api_key })
     }
 
-    /// What the verdict is cached under: every byte that was presented, and as what. `None` without any credential.
-    pub(super) fn digest(&self) -> Option<Digest> {
+    /// What the verdict is cached under: every byte that was presented, and as what, together with the certificate that
+    /// counted, if one did. `None` when the request itself holds no credential.
+    pub(super) fn digest(&self, certificate: Option<&Digest>) -> Option<Digest> {
+        let own = self.own_digest()?;
+        Some(match certificate {
+            Some(certificate) => Digest::of_parts(&[b"certificate\0", certificate.as_bytes(), own.as_bytes()]),
+            None => own,
+        })
+    }
+
+    fn own_digest(&self) -> Option<Digest> {
         match (self.token, self.api_key) {
             (None, None) => None,
             (Some(token), None) => Some(Digest::of_parts(&[b"token\0", token.as_bytes()])),
@@ -121,12 +130,24 @@ mod tests {
 
     #[test]
     fn digests_tell_apart_what_was_presented_as_what() {
-        let of = |token, api_key: Option<&'static [u8]>| Credentials { token, api_key }.digest();
-        let all = [of(Some("a"), None), of(None, Some(b"a")), of(Some("a"), Some(b"a")), of(Some("aa"), None), of(Some("a"), Some(b"b"))];
+        let with = |token, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| Credentials { token, api_key }.digest(certificate);
+        let of = |token, api_key| with(token, api_key, None);
+        let (one, other) = (Digest::of(b"a"), Digest::of(b"b"));
+        let all = [
+            of(Some("a"), None),
+            of(None, Some(b"a")),
+            of(Some("a"), Some(b"a")),
+            of(Some("aa"), None),
+            of(Some("a"), Some(b"b")),
+            with(Some("a"), None, Some(&one)),
+            with(Some("a"), None, Some(&other)),
+            with(None, Some(b"a"), Some(&one)),
+            with(Some("a"), Some(b"a"), Some(&one)),
+        ];
         for (index, one) in all.iter().enumerate() {
             assert!(one.is_some() && all[..index].iter().all(|other| other != one));
         }
-        assert_eq!(of(None, None), None);
+        assert_eq!((of(None, None), with(None, None, Some(&one))), (None, None));
     }
 
     proptest! {

@@ -2,11 +2,13 @@
 //!
 //! `Authenticator::authenticate` is one authentication from start to finish. What is presented is read in `credentials`;
 //! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
-//! `claims`); an API key is looked up in the room `api_keys`; what verified is kept in `cache`.
+//! `claims`); an API key is looked up in the room `api_keys`; a client certificate, which TLS has verified, is matched in
+//! `client_certificate`; what verified is kept in `cache`.
 
 mod algorithm;
 mod cache;
 mod claims;
+mod client_certificate;
 mod credentials;
 mod failure;
 mod google;
@@ -32,7 +34,9 @@ use crate::config::{self, ClaimPath, Mode, Position, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::telemetry::AuthKind;
+use crate::tls::PeerCertificate;
 use cache::{Verdict, Verdicts};
+use client_certificate::{CLIENT_CERTIFICATES, ClientCertificates, Entry};
 use credentials::Credentials;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
@@ -85,6 +89,7 @@ pub struct Authenticator {
     providers: Providers,
     api_keys: ApiKeys,
     api_key_header: Option<HeaderName>,
+    client_certificates: ClientCertificates,
     policy: Arc<Policy>,
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
@@ -106,8 +111,16 @@ impl Authenticator {
         if let Some(file) = config.api_keys.as_ref().and_then(|keys| keys.file.as_ref()) {
             warn_of_undefined_roles(&api_keys, &policy, &file.at, problems);
         }
+        let client_certificates = ClientCertificates::load(&config.client_certificates, |entry, identity| {
+            let caller = caller(&policy, &headers, identity);
+            if caller.is_err() {
+                problems.error(&entry.at, format!("this caller's identity {TOO_LARGE}"));
+            }
+            caller.ok()
+        });
         Authenticator {
             mode: config.mode,
+            client_certificates,
             providers: Providers::load(config, &forwarded, problems),
             api_keys,
             api_key_header: config.api_keys.as_ref().map(|keys| keys.header.clone()),
@@ -127,25 +140,33 @@ impl Authenticator {
         }
     }
 
-    /// Who is calling. Waits only while a key set has never been had, or for the one fetch that an unknown key is worth.
+    /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
+    /// never been had, or for the one fetch that an unknown key is worth.
     ///
     /// # Errors
     /// A credential that is present and does not verify, or none where one is needed. The future may be dropped.
-    pub async fn authenticate(&self, request: &HeaderMap, now: SystemTime) -> Result<Authenticated, Failure> {
+    pub async fn authenticate(
+        &self,
+        request: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
+        now: SystemTime,
+    ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {
             return Ok(Authenticated { caller: None, cache: CacheOutcome::Unused });
         }
         let presented = Credentials::read(request, self.api_key_header.as_ref())?;
-        let Some(digest) = presented.digest() else {
-            return match self.mode {
-                Mode::Required => Err(Failure::new(FailureKind::CredentialsMissing, "no credential was presented")),
-                Mode::Optional | Mode::Disabled => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
+        let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
+        let Some(digest) = presented.digest(known.map(|(certificate, _)| &certificate.digest)) else {
+            return match (known, self.mode) {
+                (Some((_, entry)), _) => Ok(Authenticated { caller: Some(entry.alone.clone()), cache: CacheOutcome::Unused }),
+                (None, Mode::Required) => Err(missing(certificate)),
+                (None, Mode::Optional | Mode::Disabled) => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
             };
         };
         if let Some(caller) = self.verdicts.caller(&digest, now) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
-        let verdict = self.verify(&presented, now).await?;
+        let verdict = self.verify(&presented, known.map(|(_, entry)| entry), now).await?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
@@ -161,14 +182,24 @@ impl Authenticator {
         self.providers.list.iter().map(|provider| provider.name.clone()).collect()
     }
 
-    /// Which kinds of credentials a request holds, verified or not: for the record of a refusal.
-    pub fn presented(&self, request: &HeaderMap) -> AuthKind {
+    /// What a rule's `from` may name: the token providers, `api_keys` and `client_certificates`.
+    pub fn credential_names(&self) -> Vec<Arc<str>> {
+        let mut names = self.provider_names();
+        names.extend([API_KEYS, CLIENT_CERTIFICATES].map(Arc::from));
+        names
+    }
+
+    /// Which kinds of credentials a call comes with, those of the request verified or not: for its record.
+    pub fn presented(&self, request: &HeaderMap, certificate: Option<&PeerCertificate>) -> AuthKind {
         let mut kind = AuthKind::NONE;
         if request.contains_key(AUTHORIZATION) {
             kind = kind.and(AuthKind::JWT);
         }
         if self.api_key_header.as_ref().is_some_and(|header| request.contains_key(header)) {
             kind = kind.and(AuthKind::API_KEY);
+        }
+        if certificate.is_some_and(|certificate| self.client_certificates.entry_of(certificate).is_some()) {
+            kind = kind.and(AuthKind::CLIENT_CERTIFICATE);
         }
         kind
     }
@@ -187,21 +218,24 @@ impl Authenticator {
     }
 
     /// Everything that is presented must verify; nothing makes up for something that does not.
-    async fn verify(&self, presented: &Credentials<'_>, now: SystemTime) -> Result<Verdict, Failure> {
+    async fn verify(&self, presented: &Credentials<'_>, certificate: Option<&Entry>, now: SystemTime) -> Result<Verdict, Failure> {
         let record = presented.api_key.map(|key| self.verify_api_key(key, now)).transpose()?;
         let token = match presented.token {
             Some(token) => Some(self.verify_token(token, now).await?),
             None => None,
         };
-        let (identity, validity) = match token {
+        let (mut identity, validity) = match token {
             Some(VerifiedToken { identity, validity }) => (identity, Some(validity)),
             None => (Identity::default(), None),
         };
-        let identity = match &record {
-            Some(record) => with_api_key(identity, record, presented.token.is_none()),
-            None => identity,
-        };
-        let caller = Arc::new(self.caller(identity)?);
+        // Whose client_id wins comes last: the key's, else the certificate's, else the token's.
+        if let Some(certificate) = certificate {
+            certificate.add_to(&mut identity);
+        }
+        if let Some(record) = &record {
+            add_api_key(&mut identity, record, presented.token.is_none());
+        }
+        let caller = Arc::new(caller(&self.policy, &self.headers, identity)?);
         Ok(Verdict { caller, token: validity, api_key: record })
     }
 
@@ -222,23 +256,37 @@ impl Authenticator {
         };
         Err(Failure { api_key_id: Some(record.id.clone()), ..Failure::new(kind, detail) })
     }
+}
 
-    fn caller(&self, identity: Identity) -> Result<Caller, Failure> {
-        let grants = self.policy.grants(&identity);
-        match self.headers.render(&identity, &grants) {
-            Ok(headers) => Ok(Caller { identity, grants, headers }),
-            Err(_) => Err(Failure {
-                provider: identity.provider,
-                api_key_id: identity.api_key_id,
-                ..Failure::new(FailureKind::TokenClaim, "the identity needs more than 4 KiB of headers")
-            }),
-        }
+/// Why a caller can be too much for the upstream.
+const TOO_LARGE: &str = "needs more than 4 KiB of headers";
+
+fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Result<Caller, Failure> {
+    let grants = policy.grants(&identity);
+    match headers.render(&identity, &grants) {
+        Ok(headers) => Ok(Caller { identity, grants, headers }),
+        Err(_) => Err(Failure {
+            provider: identity.provider,
+            api_key_id: identity.api_key_id,
+            ..Failure::new(FailureKind::TokenClaim, format!("the identity {TOO_LARGE}"))
+        }),
     }
 }
 
+fn missing(certificate: Option<&PeerCertificate>) -> Failure {
+    let detail = match certificate {
+        None => "no credential was presented".to_owned(),
+        Some(certificate) => {
+            let digest = certificate.digest.short();
+            format!("no credential was presented but a client certificate, SHA-256 {digest}…, that matches no entry of client_certificates")
+        }
+    };
+    Failure::new(FailureKind::CredentialsMissing, detail)
+}
+
 /// The token's user stays the user; the client is the key's; what both may do is united.
-fn with_api_key(mut identity: Identity, record: &Record, alone: bool) -> Identity {
-    if alone {
+fn add_api_key(identity: &mut Identity, record: &Record, without_token: bool) {
+    if without_token {
         identity.user_id.clone_from(&record.user_id);
     }
     identity.client_id = Some(record.client_id.clone());
@@ -246,7 +294,6 @@ fn with_api_key(mut identity: Identity, record: &Record, alone: bool) -> Identit
     identity.permissions.extend(record.permissions.iter().cloned());
     identity.api_key_id = Some(record.id.clone());
     identity.presented.push(API_KEYS.into());
-    identity
 }
 
 /// Seconds of Unix time as claims count them.

@@ -2,7 +2,8 @@
 
 use crate::authorization::Policy;
 use crate::config::{
-    self, Algorithm, Allowed, ApiKeys, Authentication, ClaimNames, ClaimPath, InputFile, JwtProvider, KeySource, Mode, Position, Trust,
+    self, Algorithm, Allowed, ApiKeys, Authentication, CertificateName, ClaimNames, ClaimPath, ClientCertificate, InputFile, JwtProvider,
+    KeySource, Mode, Position, Trust,
 };
 use crate::identity_headers::IdentityHeaders;
 use crate::secret::Secret;
@@ -141,7 +142,15 @@ pub(super) fn provider() -> JwtProvider {
 }
 
 pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
-    Authentication { mode: Mode::Required, public_methods: Vec::new(), insecure_audit: false, jwt, google: None, api_keys: None }
+    Authentication {
+        mode: Mode::Required,
+        public_methods: Vec::new(),
+        insecure_audit: false,
+        jwt,
+        google: None,
+        api_keys: None,
+        client_certificates: Vec::new(),
+    }
 }
 
 /// Roles `viewer` and `batch`, and no rules.
@@ -159,8 +168,12 @@ pub(super) fn policy() -> Policy {
 }
 
 pub(super) fn identity_headers() -> IdentityHeaders {
-    let none = config::IdentityHeaders {
-        user_id: Some(HeaderName::from_static("user_id")),
+    IdentityHeaders::compile(&config::IdentityHeaders { user_id: Some(HeaderName::from_static("user_id")), ..no_headers() })
+}
+
+pub(super) fn no_headers() -> config::IdentityHeaders {
+    config::IdentityHeaders {
+        user_id: None,
         user_email: None,
         user_name: None,
         client_id: None,
@@ -169,12 +182,16 @@ pub(super) fn identity_headers() -> IdentityHeaders {
         api_key_id: None,
         provider: None,
         claims: Vec::new(),
-    };
-    IdentityHeaders::compile(&none)
+    }
 }
 
 pub(super) fn api_keys(records: &str) -> ApiKeys {
     ApiKeys { header: HeaderName::from_static("x-api-key"), file: Some(file(records.as_bytes())), development_key: None }
+}
+
+pub(super) fn client_certificate(name: CertificateName, client_id: &str, roles: &[&str]) -> ClientCertificate {
+    let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+    ClientCertificate { name, client_id: client_id.to_owned(), roles, at: Position::default() }
 }
 
 pub(super) fn remote_keys(url: &str) -> config::RemoteKeys {

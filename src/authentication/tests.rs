@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::*;
-use crate::config::{Algorithm, Allowed, Authentication, JwtProvider, KeySource};
+use crate::config::{Algorithm, Allowed, Authentication, CertificateName, JwtProvider, KeySource};
 use crate::identity::{ClaimValue, Permission};
 use crate::secret::{Digest, Secret};
 use FailureKind::*;
@@ -48,7 +48,7 @@ fn block_on<F: Future + Send>(future: F) -> F::Output {
 }
 
 fn call(authenticator: &Authenticator, request: &HeaderMap, now: SystemTime) -> Result<Authenticated, Failure> {
-    block_on(authenticator.authenticate(request, now))
+    block_on(authenticator.authenticate(request, None, now))
 }
 
 fn identity(authenticator: &Authenticator, token: &str) -> Result<Identity, Failure> {
@@ -669,4 +669,117 @@ proptest! {
         let refused = identity(&provided(|_| {}), &changed).is_err();
         prop_assert!(refused);
     }
+}
+
+fn certificate(common_name: &str) -> PeerCertificate {
+    PeerCertificate { common_name: Some(common_name.to_owned()), ..PeerCertificate::read(common_name.as_bytes()) }
+}
+
+/// The provider, a key and two certificates, which say different things.
+fn with_certificates(change: impl FnOnce(&mut Authentication)) -> Authenticator {
+    let mut provider = provider();
+    provider.claims.client_id = Some(path("azp"));
+    let mut config = authentication(vec![provider]);
+    config.api_keys = Some(api_keys(&format!(
+        "keys: [{{id: k, client_id: of-key, user_id: svc, sha256: {}, type: service, roles: [batch], expires_at: 2199-01-01T00:00:00Z}}]",
+        Digest::of(b"the key").hex()
+    )));
+    let of = |name: &str, client_id, roles: &[&str]| client_certificate(CertificateName::CommonName(name.to_owned()), client_id, roles);
+    config.client_certificates = vec![of("one", "of-one", &["viewer"]), of("two", "of-two", &[])];
+    change(&mut config);
+    load(&config)
+}
+
+fn by(
+    authenticator: &Authenticator,
+    token: Option<&str>,
+    key: Option<&str>,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Authenticated, Failure> {
+    block_on(authenticator.authenticate(&request(token, key), certificate, now()))
+}
+
+#[test]
+fn a_certificate_alone_is_its_client() {
+    let authenticator = with_certificates(|_| {});
+    let authenticated = by(&authenticator, None, None, Some(&certificate("one"))).unwrap();
+    assert_eq!(authenticated.cache, CacheOutcome::Unused);
+    let expected = Identity {
+        client_id: Some("of-one".into()),
+        roles: vec!["viewer".into()],
+        presented: vec!["client_certificates".into()],
+        ..Identity::default()
+    };
+    assert_eq!(authenticated.caller.unwrap().identity, expected);
+    assert_eq!(authenticator.presented(&HeaderMap::new(), Some(&certificate("one"))).name(), "client_certificate");
+}
+
+#[test]
+fn a_certificate_that_matches_nobody_counts_as_no_credential() {
+    let nobody = certificate("nobody");
+    let authenticator = with_certificates(|_| {});
+    let failure = by(&authenticator, None, None, Some(&nobody)).unwrap_err();
+    assert_eq!(failure.kind, CredentialsMissing);
+    assert!(failure.detail.contains("matches no entry"), "{failure:?}");
+    assert!(by(&with_certificates(|config| config.mode = Mode::Optional), None, None, Some(&nobody)).unwrap().caller.is_none());
+    let identity = by(&authenticator, Some(&token(json!({}), json!({}))), None, Some(&nobody)).unwrap().caller.unwrap().identity.clone();
+    assert_eq!((identity.client_id, identity.presented), (None, vec!["corporate".into()]));
+    assert_eq!(authenticator.presented(&HeaderMap::new(), Some(&nobody)), AuthKind::NONE);
+    // And where nothing is checked it says nothing either.
+    assert!(by(&with_certificates(|config| config.mode = Mode::Disabled), None, None, Some(&certificate("one"))).unwrap().caller.is_none());
+}
+
+#[test]
+fn the_keys_client_wins_then_the_certificates_then_the_tokens_and_roles_unite() {
+    let authenticator = with_certificates(|_| {});
+    let (token, one) = (token(json!({}), json!({ "azp": "of-token", "roles": ["admin"] })), certificate("one"));
+    for (token, key, certificate, client_id, user_id, roles, kind) in [
+        (Some(&token), None, None, "of-token", "alice", "admin", "jwt"),
+        (Some(&token), None, Some(&one), "of-one", "alice", "admin viewer", "jwt+client_certificate"),
+        (None, Some("the key"), Some(&one), "of-key", "svc", "viewer batch", "api_key+client_certificate"),
+        (Some(&token), Some("the key"), Some(&one), "of-key", "alice", "admin viewer batch", "jwt+api_key+client_certificate"),
+    ] {
+        let (token, request) = (token.map(String::as_str), request(token.map(String::as_str), key));
+        let identity = by(&authenticator, token, key, certificate).unwrap().caller.unwrap().identity.clone();
+        assert_eq!((&*identity.client_id.unwrap(), &*identity.user_id.unwrap(), &*identity.roles.join(" ")), (client_id, user_id, roles));
+        assert_eq!(identity.presented.iter().any(|name| &**name == "client_certificates"), certificate.is_some());
+        assert_eq!(authenticator.presented(&request, certificate).name(), kind);
+    }
+}
+
+#[test]
+fn a_certificate_makes_up_for_nothing_that_does_not_verify() {
+    let authenticator = with_certificates(|_| {});
+    let one = certificate("one");
+    let expired = token(json!({}), json!({ "exp": NOW - 3600 }));
+    assert_eq!(by(&authenticator, Some(&expired), None, Some(&one)).unwrap_err().kind, TokenExpired);
+    assert_eq!(by(&authenticator, None, Some("no key"), Some(&one)).unwrap_err().kind, ApiKeyUnknown);
+}
+
+/// The cache must not carry one certificate's client over to whoever shows the same token with another, or with none.
+#[test]
+fn a_verdict_is_of_its_certificate_too() {
+    let authenticator = with_certificates(|_| {});
+    let token = token(json!({}), json!({ "azp": "of-token" }));
+    let certificates = [Some(certificate("one")), Some(certificate("two")), Some(certificate("nobody")), None];
+    for outcomes in [[CacheOutcome::Miss, CacheOutcome::Miss, CacheOutcome::Miss, CacheOutcome::Hit], [CacheOutcome::Hit; 4]] {
+        for ((certificate, client_id), outcome) in certificates.iter().zip(["of-one", "of-two", "of-token", "of-token"]).zip(outcomes) {
+            let authenticated = by(&authenticator, Some(&token), None, certificate.as_ref()).unwrap();
+            assert_eq!(authenticated.caller.unwrap().identity.client_id.as_deref(), Some(client_id));
+            assert_eq!(authenticated.cache, outcome, "{client_id}");
+        }
+    }
+}
+
+#[test]
+fn an_entry_whose_headers_would_be_too_large_is_an_error() {
+    let mut config = authentication(Vec::new());
+    config.client_certificates = vec![client_certificate(CertificateName::CommonName("one".to_owned()), &"x".repeat(5000), &[])];
+    let headers = Arc::new(IdentityHeaders::compile(&config::IdentityHeaders {
+        client_id: Some(HeaderName::from_static("client_id")),
+        ..no_headers()
+    }));
+    let mut problems = Problems::default();
+    Authenticator::load(&config, &[], Arc::new(policy()), headers, &mut problems);
+    assert!(problems.iter().any(|problem| problem.message.contains("more than 4 KiB")), "{problems:?}");
 }

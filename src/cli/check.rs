@@ -19,15 +19,23 @@ pub(super) fn check(paths: &[PathBuf]) -> ExitCode {
 fn summary(ready: &Ready) -> Vec<String> {
     let config = &ready.config;
     let mut lines = vec![listen(config), upstream(config), authentication(config)];
-    lines.extend(ready.assembly.policy.summary());
+    if config.authentication.mode == Mode::Disabled {
+        lines.push("every method: anyone (authentication.mode is disabled)".to_owned());
+    } else {
+        lines.extend(ready.assembly.policy.summary());
+    }
     let warnings = ready.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
     lines.push(format!("the configuration is fine: {warnings} warning{}", if warnings == 1 { "" } else { "s" }));
     lines
 }
 
 fn listen(config: &Config) -> String {
-    let transport = match config.listen.transport {
-        Transport::Tls(_) => "TLS",
+    let transport = match &config.listen.transport {
+        Transport::Tls(tls) => match &tls.client_ca {
+            None => "TLS",
+            Some(ca) if ca.required => "TLS, client certificates required",
+            Some(_) => "TLS, client certificates optional",
+        },
         Transport::InsecurePlaintext => "PLAINTEXT",
     };
     let workers = config.workers;
@@ -54,6 +62,9 @@ fn authentication(config: &Config) -> String {
     let mut sources: Vec<String> = authentication.jwt.iter().map(|provider| format!("tokens of {}", provider.name)).collect();
     sources.extend(authentication.google.iter().map(|_| "Google ID tokens".to_owned()));
     sources.extend(authentication.api_keys.iter().map(|keys| format!("API keys in {}", keys.header)));
+    if !authentication.client_certificates.is_empty() {
+        sources.push("client certificates".to_owned());
+    }
     let sources = if sources.is_empty() { "nothing is accepted".to_owned() } else { sources.join(", ") };
     format!("authentication is {mode}: {sources}")
 }

@@ -1,9 +1,9 @@
 //! `doorward explain`: the decision for one call, in words, made by the very rooms that `run` uses.
 
-use super::{BAD_CONFIGURATION, FAILED, Files, REFUSED, Ready, load};
+use super::{FAILED, Files, REFUSED, Ready, USAGE, load};
 use crate::app::Assembly;
 use crate::authentication::Caller;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::grpc::MethodPath;
 use crate::identity::Identity;
 use crate::refusal::{Refusal, Status};
@@ -48,7 +48,7 @@ pub(super) fn explain(arguments: &Arguments) -> ExitCode {
         Ok(headers) => headers,
         Err(message) => {
             eprintln!("error: {message}");
-            return ExitCode::from(BAD_CONFIGURATION);
+            return ExitCode::from(USAGE);
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -58,7 +58,7 @@ pub(super) fn explain(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let decided = runtime.block_on(decide(arguments, &assembly, &headers));
+    let decided = runtime.block_on(decide(arguments, &config, &assembly, &headers));
     runtime.shutdown_background();
     match decided {
         Ok(()) => {
@@ -96,7 +96,7 @@ fn credentials(arguments: &Arguments, config: &Config) -> Result<HeaderMap, Stri
     Ok(headers)
 }
 
-async fn decide(arguments: &Arguments, assembly: &Assembly, headers: &HeaderMap) -> Result<(), Refusal> {
+async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, headers: &HeaderMap) -> Result<(), Refusal> {
     println!("method: {}", arguments.method.escape_default());
     let path = MethodPath::parse(&arguments.method).ok_or(Refusal::MethodMalformed)?;
     let policy = &assembly.policy;
@@ -105,14 +105,24 @@ async fn decide(arguments: &Arguments, assembly: &Assembly, headers: &HeaderMap)
         println!("public: no credential is looked at, none is forwarded, and the upstream is told no identity");
         return Ok(());
     }
-    let caller = match supposed(arguments) {
+    if config.authentication.mode == Mode::Disabled {
+        println!("authentication.mode is disabled: nothing is checked, and the upstream is told no identity");
+        return Ok(());
+    }
+    let caller = match supposed(arguments, assembly) {
         Some(identity) => {
             println!("authentication: taken as passed, for the user and roles given");
             let grants = policy.grants(&identity);
             let headers = assembly.identity_headers.render(&identity, &grants);
             headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers }))
         }
-        None => authenticate(assembly, headers).await?,
+        None => match authenticate(assembly, headers).await {
+            Err(_) if config.authentication.insecure_audit => {
+                println!("authentication.insecure_audit lets the call through as anonymous; its rule is not looked at");
+                return Ok(());
+            }
+            verdict => verdict?,
+        },
     };
     let held = caller.as_deref().map(|caller| (&caller.identity, &caller.grants));
     for line in policy.explain(route, held) {
@@ -128,7 +138,7 @@ async fn decide(arguments: &Arguments, assembly: &Assembly, headers: &HeaderMap)
 }
 
 /// The identity of `--user` and `--role`, if they were given.
-fn supposed(arguments: &Arguments) -> Option<Identity> {
+fn supposed(arguments: &Arguments, assembly: &Assembly) -> Option<Identity> {
     if arguments.user.is_none() && arguments.role.is_empty() {
         return None;
     }
@@ -137,7 +147,8 @@ fn supposed(arguments: &Arguments) -> Option<Identity> {
         user_email: user.clone().filter(|user| user.contains('@')),
         user_id: user,
         roles: arguments.role.iter().map(|role| Arc::from(role.as_str())).collect(),
-        presented: vec!["--user".into()],
+        // Which credential it was is not supposed: no `from` refuses it.
+        presented: assembly.authenticator.credential_names(),
         ..Identity::default()
     })
 }
@@ -146,7 +157,7 @@ async fn authenticate(assembly: &Assembly, headers: &HeaderMap) -> Result<Option
     for set in assembly.authenticator.key_sets() {
         tokio::spawn(set.clone().run());
     }
-    match assembly.authenticator.authenticate(headers, SystemTime::now()).await {
+    match assembly.authenticator.authenticate(headers, None, SystemTime::now()).await {
         Ok(authenticated) => {
             let words = match &authenticated.caller {
                 None => "no credential: an anonymous caller".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::{FAILED, Ready, load};
 use crate::app;
-use crate::telemetry::Diagnostics;
+use crate::telemetry::install_diagnostics;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ pub(super) fn run(paths: &[PathBuf]) -> ExitCode {
         Ok(ready) => ready,
         Err(code) => return code,
     };
-    Diagnostics::install(config.log.level);
+    install_diagnostics(config.log.level);
     match app::run(config, assembly) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -92,6 +92,17 @@ pub struct ListenTls {
     pub private_key: InputFile,
     /// The oldest protocol version accepted.
     pub minimum_version: TlsVersion,
+    /// Whom clients' certificates may come from; without it none is asked for.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// `client_ca` and `client_certificate`: certificates of clients.
+#[derive(Debug)]
+pub struct ClientCa {
+    /// PEM certificates that a client's chain must end in.
+    pub file: InputFile,
+    /// Without a certificate no handshake; otherwise one that is presented must verify all the same.
+    pub required: bool,
 }
 
 /// A TLS protocol version.
@@ -192,6 +203,8 @@ pub struct Authentication {
     pub google: Option<Google>,
     /// API keys.
     pub api_keys: Option<ApiKeys>,
+    /// Callers known by their certificate, in the order of the file; names are unique.
+    pub client_certificates: Vec<ClientCertificate>,
 }
 
 /// `authentication.mode`.
@@ -382,6 +395,30 @@ pub struct ApiKeys {
     pub file: Option<InputFile>,
     /// `development_key`: client_id `development`, permission `*:*`.
     pub development_key: Option<Secret>,
+}
+
+/// A caller known by its certificate.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The name that its certificate must have.
+    pub name: CertificateName,
+    /// Who it is then.
+    pub client_id: String,
+    /// Roles it has; each is defined in `authorization.roles`.
+    pub roles: Vec<String>,
+    /// The entry's mapping.
+    pub at: Position,
+}
+
+/// A name in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    /// `spiffe`: the ID of a workload, the certificate's one URI name; byte for byte.
+    Spiffe(String),
+    /// `dns`: one of its DNS names, here in lower case; without a wildcard.
+    Dns(String),
+    /// `common_name`: that of its subject, byte for byte.
+    CommonName(String),
 }
 
 /// May they.

@@ -13,6 +13,8 @@ pub(super) const AN_ADDRESS: &str = "an address and port such as 0.0.0.0:8443 or
 pub(super) const AN_UPSTREAM: &str = "http://host:port, https://host:port or unix:/path";
 pub(super) const A_URL: &str = "an https:// URL (http:// only to loopback)";
 pub(super) const A_HEADER: &str = "a lower-case header name";
+pub(super) const A_SPIFFE_ID: &str = "the SPIFFE ID of a workload such as spiffe://cluster.local/ns/billing/sa/worker";
+pub(super) const A_DNS_NAME: &str = "a DNS name such as worker.billing.example.com";
 
 /// A parsed value, or what is wrong with the text.
 pub(super) type Parsed<T> = Result<T, &'static str>;
@@ -49,6 +51,34 @@ pub(super) fn size(text: &str) -> Parsed<usize> {
         _ => return Err("units are KiB and MiB"),
     };
     digits.parse().ok().and_then(|number: usize| number.checked_mul(factor)).ok_or("it is too large")
+}
+
+/// `spiffe://trust-domain/path`, to the letter of the SPIFFE ID specification (§2): anything else would match no certificate.
+pub(super) fn spiffe_id(text: &str) -> Parsed<String> {
+    let rest = text.strip_prefix("spiffe://").ok_or("it begins with spiffe://")?;
+    let (trust_domain, path) = rest.split_once('/').ok_or("the path is missing: it would be the ID of a whole trust domain")?;
+    if trust_domain.is_empty() || !trust_domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b)) {
+        return Err("a trust domain is lower-case letters, digits, dots, dashes and underscores");
+    }
+    let segment =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    match path.split('/').all(segment) {
+        _ if text.len() > 2048 || trust_domain.len() > 255 => Err("it is too long"),
+        true => Ok(text.to_owned()),
+        false => Err("each segment of the path is letters, digits, dots, dashes and underscores"),
+    }
+}
+
+/// A DNS name as certificates hold them (RFC 5280 §4.2.1.6), in lower case; no wildcard, for a client is one of them.
+pub(super) fn dns_name(text: &str) -> Parsed<String> {
+    if text.contains('*') {
+        return Err("without a wildcard");
+    }
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    match text.len() <= 253 && text.split('.').all(label) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("letters, digits, dashes and underscores between dots"),
+    }
 }
 
 /// `0.0.0.0:8443`, `[::]:8443`.
@@ -215,6 +245,48 @@ mod tests {
         for bad in ["", "5", "s", "1.5s", "-1s", "+1s", "1d", "1h30m", " 1s", "1 s", "1S", "99999999999999999999s", "9999999999999h", "1µs"]
         {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_spiffe_id_is_that_of_a_workload() {
+        for good in ["spiffe://a/b", "spiffe://cluster.local/ns/billing/sa/worker", "spiffe://a-b_c.1/A.b-c_D/..."] {
+            assert_eq!(spiffe_id(good), Ok(good.to_owned()));
+        }
+        let long = format!("spiffe://a/{}", "b".repeat(2048));
+        let bad = [
+            "",
+            "a/b",
+            "SPIFFE://a/b",
+            "spiffe:/a/b",
+            "spiffe://",
+            "spiffe:///b",
+            "spiffe://a",
+            "spiffe://a/",
+            "spiffe://a/b/",
+            "spiffe://a//b",
+            "spiffe://a/./b",
+            "spiffe://a/../b",
+            "spiffe://A/b",
+            "spiffe://u@a/b",
+            "spiffe://a:1/b",
+            "spiffe://a/b?c",
+            "spiffe://a/b#c",
+            "spiffe://a/%62",
+            "spiffe://a/é",
+            "spiffe://a/*",
+            &long,
+        ];
+        for bad in bad {
+            assert!(spiffe_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_dns_name_is_one_name() {
+        assert_eq!(dns_name("Worker-1._b.Example.COM"), Ok("worker-1._b.example.com".to_owned()));
+        for bad in ["", ".", "a.", ".a", "a..b", "*.a", "a b", "a:1", "é", &"a".repeat(64), &"a.".repeat(127)] {
+            assert!(dns_name(bad).is_err(), "{bad}");
         }
     }
 

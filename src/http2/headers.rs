@@ -1,5 +1,5 @@
 //! The header rules that are ours and not h2's, in one pass and one function for requests, responses and trailers of
-//! either side: size, number of fields, and values that begin or end with white space (RFC 9113 §8.2.1).
+//! either side: size, number of fields, and in requests values that begin or end with white space (RFC 9113 §8.2.1).
 //!
 //! h2's own limit is set several times higher: it answers by itself, never tells us, and truncates trailers silently.
 
@@ -36,22 +36,27 @@ impl HeaderLimits {
         if let Some(authority) = uri.authority() {
             pseudo.add(":authority".len(), authority.as_str().len());
         }
-        self.examine(pseudo, request.headers())
+        self.examine(pseudo, request.headers(), WhiteSpace::Malformed)
     }
 
     /// Examines the head of a response as it came.
     pub fn examine_response<B>(&self, response: &Response<B>) -> Result<(), Unacceptable> {
         let mut pseudo = Tally::default();
         pseudo.add(":status".len(), 3);
-        self.examine(pseudo, response.headers())
+        self.examine(pseudo, response.headers(), WhiteSpace::Passes)
     }
 
-    /// Examines trailers as they came.
-    pub fn examine_trailers(&self, trailers: &HeaderMap) -> Result<(), Unacceptable> {
-        self.examine(Tally::default(), trailers)
+    /// Examines a request's trailers as they came.
+    pub fn examine_request_trailers(&self, trailers: &HeaderMap) -> Result<(), Unacceptable> {
+        self.examine(Tally::default(), trailers, WhiteSpace::Malformed)
     }
 
-    fn examine(&self, mut tally: Tally, headers: &HeaderMap) -> Result<(), Unacceptable> {
+    /// Examines a response's trailers as they came.
+    pub fn examine_response_trailers(&self, trailers: &HeaderMap) -> Result<(), Unacceptable> {
+        self.examine(Tally::default(), trailers, WhiteSpace::Passes)
+    }
+
+    fn examine(&self, mut tally: Tally, headers: &HeaderMap, white_space: WhiteSpace) -> Result<(), Unacceptable> {
         let mut malformed = false;
         for (name, value) in headers {
             let value = value.as_bytes();
@@ -61,10 +66,17 @@ impl HeaderLimits {
         match () {
             () if tally.bytes > self.bytes => Err(Unacceptable::Bytes),
             () if tally.fields > self.fields => Err(Unacceptable::Fields),
-            () if malformed => Err(Unacceptable::Malformed),
+            () if malformed && white_space == WhiteSpace::Malformed => Err(Unacceptable::Malformed),
             () => Ok(()),
         }
     }
+}
+
+/// What white space at the end of a value is. A `grpc-message` may well end in a space: gRPC does not percent-encode it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhiteSpace {
+    Malformed,
+    Passes,
 }
 
 #[derive(Default)]
@@ -112,5 +124,9 @@ mod tests {
             assert_eq!(limits.examine_request(&request(&[("x", bad)])), Err(Unacceptable::Malformed), "{bad:?}");
         }
         assert_eq!(limits.examine_request(&request(&[("x", "a b"), ("y", "")])), Ok(()));
+        let answer = Response::builder().header("grpc-message", "no such user: ").body(()).unwrap();
+        assert_eq!(limits.examine_response(&answer), Ok(()));
+        assert_eq!(limits.examine_response_trailers(answer.headers()), Ok(()));
+        assert_eq!(limits.examine_request_trailers(answer.headers()), Err(Unacceptable::Malformed));
     }
 }

@@ -19,6 +19,10 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// sixteen peers that do not read never stop the seventeenth on a shared connection.
 pub const CONNECTION_WINDOW: u32 = 17 * STREAM_WINDOW;
 
+/// The same for a connection to the upstream, which many clients share: one of them that does not read must not stop the
+/// others before new calls are given another connection.
+pub const UPSTREAM_CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+
 /// What h2 may queue for one stream before the socket takes it, in bytes.
 pub const SEND_BUFFER: usize = 64 * 1024;
 

@@ -7,7 +7,9 @@
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// How a direction ended well.
@@ -37,12 +39,20 @@ pub struct Relay {
     drained: bool,
     trailers: Option<HeaderMap>,
     bytes: u64,
+    /// What all relays of the source's connection hold, in bytes.
+    held: Rc<Cell<usize>>,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.backlog.len());
+    }
 }
 
 impl Relay {
-    /// Relays what `source` receives.
-    pub fn new(source: RecvStream) -> Relay {
-        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0 }
+    /// Relays what `source` receives; `held` counts what the relays of one connection hold together.
+    pub fn new(source: RecvStream, held: Rc<Cell<usize>>) -> Relay {
+        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, held }
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
@@ -79,6 +89,7 @@ impl Relay {
             match self.source.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.bytes += data.len() as u64;
+                    self.held.set(self.held.get() + data.len());
                     self.backlog.push(data);
                 }
                 Poll::Ready(Some(Err(error))) => return Err(Broken::Source(error)),
@@ -106,6 +117,7 @@ impl Relay {
             };
             let data = self.backlog.pop(capacity);
             let length = data.len();
+            self.held.set(self.held.get() - length);
             let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
             sink.send_data(data, last).map_err(|_| Broken::Sink)?;
             // An error here means the stream is gone, which the next poll of the source reports with its reason.

@@ -1,12 +1,12 @@
 //! Binding the traffic port and the accept loop: it survives every error, pauses when the process is out of something,
-//! and ends only when the drain closes the port.
+//! and ends only when it is told to close the port.
 
 use super::worker::Workers;
-use crate::drain::Drain;
 use crate::telemetry::{Limit, Metrics};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -31,13 +31,19 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the drain closes the port, which dropping `listener` does, and gives the workers back. At most `most`
-/// connections at a time.
-pub async fn accept(listener: TcpListener, workers: Workers, most: usize, mut drain: Drain, metrics: Arc<Metrics>) -> Workers {
+/// Accepts until `close` is over, and gives the workers back; the port is closed then. At most `most` connections at a time.
+pub async fn accept(
+    listener: TcpListener,
+    workers: Workers,
+    most: usize,
+    close: impl Future<Output = ()>,
+    metrics: Arc<Metrics>,
+) -> Workers {
+    let mut close = pin!(close);
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain.draining() => return workers,
+            () = &mut close => return workers,
             accepted = listener.accept() => accepted,
         };
         match accepted {

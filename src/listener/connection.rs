@@ -5,7 +5,8 @@ use super::Door;
 use super::worker::Worker;
 use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
 use crate::proxy::{self, Ending};
-use crate::telemetry::Limit;
+use crate::telemetry::{Limit, Metrics};
+use crate::tls::PeerCertificate;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
@@ -14,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -21,14 +23,14 @@ use tokio::time::Instant;
 pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: SocketAddr) {
     let door = worker.door.load_full();
     let deadline = Instant::now() + door.handshake;
-    let io = match tokio::time::timeout_at(deadline, secure(&door, socket)).await {
-        Ok(Ok(io)) => io,
+    let (io, certificate) = match tokio::time::timeout_at(deadline, secure(&door, socket)).await {
+        Ok(Ok(secured)) => secured,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return worker.metrics.limit_hits.inc(Limit::Handshake),
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, peer).await,
+        Ok(connection) => serve_streams(worker, connection, peer, certificate, door.streams).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -36,14 +38,16 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     }
 }
 
-async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<Io> {
+/// The secured stream, and who the client is by its certificate, which is read once for all its calls.
+async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<(Io, Option<Rc<PeerCertificate>>)> {
     let socket = TcpStream::from_std(socket)?;
     match &door.tls {
-        None => Ok(Io::Tcp(socket)),
+        None => Ok((Io::Tcp(socket), None)),
         Some(acceptor) => {
             let tls = acceptor.accept(socket).await?;
+            let certificate = PeerCertificate::of(tls.get_ref().1).map(Rc::new);
             // A client that offers no ALPN at all passes rustls; h2 is all we speak, and its preface is checked next.
-            Ok(Io::Tls(Box::new(tls.into())))
+            Ok((Io::Tls(Box::new(tls.into())), certificate))
         }
     }
 }
@@ -61,8 +65,15 @@ fn settings(door: &Door) -> h2::server::Builder {
     builder
 }
 
-async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Bytes>, peer: SocketAddr) -> Result<(), h2::Error> {
+async fn serve_streams(
+    worker: &Worker,
+    mut connection: Connection<FrameTap, Bytes>,
+    peer: SocketAddr,
+    certificate: Option<Rc<PeerCertificate>>,
+    most_streams: u32,
+) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
+    let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
     let mut sent_away = false;
@@ -72,12 +83,16 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     if resets.is_a_flood() {
+                        worker.metrics.limit_hits.inc(Limit::Flood);
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
-                    let call = proxy::call(worker.proxy.clone(), Some(peer), request, respond);
-                    let (resets, began) = (resets.clone(), Instant::now());
-                    tokio::task::spawn_local(async move { resets.ended(call.await, began) });
+                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), request, respond);
+                    let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
+                    tokio::task::spawn_local(async move {
+                        resets.ended(call.await, began);
+                        drop(stream);
+                    });
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -88,6 +103,38 @@ async fn serve_streams(worker: &Worker, mut connection: Connection<FrameTap, Byt
                 sent_away = true;
             }
         }
+    }
+}
+
+/// The streams in use of one connection, to count how often and how long all of them are: h2 refuses one more by itself
+/// and tells nobody.
+struct Streams {
+    active: Cell<u32>,
+    most: u32,
+    metrics: Arc<Metrics>,
+}
+
+/// One of them; in use until dropped.
+struct Stream(Rc<Streams>);
+
+impl Streams {
+    fn begin(self: &Rc<Streams>) -> Stream {
+        self.active.set(self.active.get() + 1);
+        if self.active.get() == self.most {
+            self.metrics.limit_hits.inc(Limit::Streams);
+            self.metrics.connections_at_stream_limit.inc();
+        }
+        Stream(self.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let streams = &self.0;
+        if streams.active.get() == streams.most {
+            streams.metrics.connections_at_stream_limit.dec();
+        }
+        streams.active.set(streams.active.get() - 1);
     }
 }
 

@@ -24,7 +24,7 @@ const OVERHEAD_SECONDS: &[f64] = &[5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-
 pub enum Limit {
     /// `limits.connections`.
     Connections,
-    /// `limits.streams`: a stream was refused.
+    /// `limits.streams`: a connection has all its streams in use; one more is refused.
     Streams,
     /// `limits.header_bytes`, of a request, a response or trailers.
     HeaderBytes,
@@ -34,23 +34,13 @@ pub enum Limit {
     Handshake,
     /// `limits.handshake`, for a header block that was begun and not ended.
     HeaderBlock,
-    /// An identity that needs more header bytes than the upstream is sent.
-    IdentitySize,
     /// A connection closed with ENHANCE_YOUR_CALM.
     Flood,
 }
 
 impl Word for Limit {
-    const ALL: &'static [Limit] = &[
-        Limit::Connections,
-        Limit::Streams,
-        Limit::HeaderBytes,
-        Limit::HeaderFields,
-        Limit::Handshake,
-        Limit::HeaderBlock,
-        Limit::IdentitySize,
-        Limit::Flood,
-    ];
+    const ALL: &'static [Limit] =
+        &[Limit::Connections, Limit::Streams, Limit::HeaderBytes, Limit::HeaderFields, Limit::Handshake, Limit::HeaderBlock, Limit::Flood];
 
     fn word(self) -> &'static str {
         match self {
@@ -60,7 +50,6 @@ impl Word for Limit {
             Limit::HeaderFields => "header_fields",
             Limit::Handshake => "handshake",
             Limit::HeaderBlock => "header_block",
-            Limit::IdentitySize => "identity_size",
             Limit::Flood => "flood",
         }
     }
@@ -71,20 +60,17 @@ impl Word for Limit {
 pub enum CacheOutcome {
     /// A verdict that still holds.
     Hit,
-    /// Nothing.
+    /// Nothing, or a verdict that holds no longer: the credentials were verified.
     Miss,
-    /// A verdict that holds no longer: expired, revoked, or its key is gone.
-    Stale,
 }
 
 impl Word for CacheOutcome {
-    const ALL: &'static [CacheOutcome] = &[CacheOutcome::Hit, CacheOutcome::Miss, CacheOutcome::Stale];
+    const ALL: &'static [CacheOutcome] = &[CacheOutcome::Hit, CacheOutcome::Miss];
 
     fn word(self) -> &'static str {
         match self {
             CacheOutcome::Hit => "hit",
             CacheOutcome::Miss => "miss",
-            CacheOutcome::Stale => "stale",
         }
     }
 }
@@ -271,7 +257,6 @@ mod tests {
             "doorward_limit_hits_total{limit=\"flood\"} 1\n",
             "doorward_limit_hits_total{limit=\"header_block\"} 0\n",
             "doorward_token_cache_total{outcome=\"hit\"} 3\n",
-            "doorward_token_cache_total{outcome=\"stale\"} 0\n",
             "doorward_panics_total 0\n",
             concat!("doorward_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
         ] {

@@ -1,8 +1,8 @@
 //! TLS towards the upstream.
 
-use super::files::{certificates, certified_key};
+use super::files::{certified_key, roots};
 use super::{ALPN, provider};
-use crate::config::{InputFile, Position, Problems, UpstreamTls};
+use crate::config::{Position, Problems, UpstreamTls};
 use std::sync::Arc;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 pub fn client_config(tls: &UpstreamTls, at: &Position, problems: &mut Problems) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
     let provider = provider();
     let roots = match &tls.ca {
-        Some(file) => certificates(file, problems).and_then(|trusted| roots(trusted, file, problems)),
+        Some(file) => roots(file, problems),
         None => system_roots(rustls_native_certs::load_native_certs().certs, at, problems),
     };
     let client = tls.client.as_ref().map(|(certificate, key)| certified_key(certificate, key, &provider, problems));
@@ -43,18 +43,6 @@ fn server_name(text: &str, at: &Position, problems: &mut Problems) -> Option<Ser
     name
 }
 
-/// Only these.
-fn roots(trusted: Vec<CertificateDer<'static>>, file: &InputFile, problems: &mut Problems) -> Option<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    for certificate in trusted {
-        if let Err(error) = store.add(certificate) {
-            problems.error(&file.at, format!("{}: a certificate in it cannot be trusted: {error}", file.path.display()));
-            return None;
-        }
-    }
-    Some(store)
-}
-
 /// The system's, of which some may be too strange for us. An image without any is common, and would fail each connect.
 fn system_roots(found: Vec<CertificateDer<'static>>, at: &Position, problems: &mut Problems) -> Option<RootCertStore> {
     let mut store = RootCertStore::empty();
@@ -74,7 +62,7 @@ mod tests {
     use super::super::testing::{Authority, file, lines};
     use super::super::{provider, server_config};
     use super::*;
-    use crate::config::{ListenTls, TlsVersion};
+    use crate::config::{InputFile, ListenTls, TlsVersion};
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::server::WebPkiClientVerifier;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -89,7 +77,11 @@ mod tests {
 
     fn upstream(authority: &Authority, name: &str) -> Arc<ServerConfig> {
         let (certificate, private_key) = authority.issue(name);
-        server_config(&ListenTls { certificate, private_key, minimum_version: TlsVersion::Tls12 }, &mut Problems::default()).unwrap()
+        server_config(
+            &ListenTls { certificate, private_key, minimum_version: TlsVersion::Tls12, client_ca: None },
+            &mut Problems::default(),
+        )
+        .unwrap()
     }
 
     /// Whether both sides are content, and what they agreed to speak.
@@ -120,7 +112,7 @@ mod tests {
         let mut problems = Problems::default();
         let (certificate, key) = authority.issue("upstream");
         let ca = file("ca.crt", authority.pem.clone());
-        let trusted = roots(certificates(&ca, &mut problems).unwrap(), &ca, &mut problems).unwrap();
+        let trusted = roots(&ca, &mut problems).unwrap();
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider()).build().unwrap();
         let certified = certified_key(&certificate, &key, &provider(), &mut problems).unwrap();
         let mut server = ServerConfig::builder_with_provider(provider())

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject, SectionKind};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{Error, InconsistentKeys};
+use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore};
 
 /// A certificate chain, leaf first, and the key that belongs to the leaf.
 pub(super) fn certified_key(
@@ -42,7 +42,7 @@ pub(super) fn certified_key(
 }
 
 /// Every certificate of a PEM file, at least one, each of which parses.
-pub(super) fn certificates(file: &InputFile, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
+fn certificates(file: &InputFile, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
     let path = file.path.display();
     let parsed: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(file.content.expose()).collect();
     let Ok(certificates) = parsed else {
@@ -61,6 +61,18 @@ pub(super) fn certificates(file: &InputFile, problems: &mut Problems) -> Option<
         }
     }
     Some(certificates)
+}
+
+/// Every certificate of a PEM file as one to trust, and none but these.
+pub(super) fn roots(file: &InputFile, problems: &mut Problems) -> Option<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(file, problems)? {
+        if let Err(error) = store.add(certificate) {
+            problems.error(&file.at, format!("{}: a certificate in it cannot be trusted: {error}", file.path.display()));
+            return None;
+        }
+    }
+    Some(store)
 }
 
 fn load_key(

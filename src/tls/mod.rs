@@ -2,11 +2,14 @@
 //! installed. From files that are already read to configurations that are ready to use.
 
 mod client;
+mod der;
 mod files;
+mod peer;
 mod server;
 mod validity;
 
 pub use client::client_config;
+pub use peer::PeerCertificate;
 pub use server::server_config;
 pub use validity::expiry;
 

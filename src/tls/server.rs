@@ -1,10 +1,13 @@
 //! TLS towards clients.
 
-use super::files::certified_key;
+use super::files::{certified_key, roots};
 use super::{ALPN, provider};
-use crate::config::{ListenTls, Problems, TlsVersion};
+use crate::config::{ClientCa, InputFile, ListenTls, Problems, TlsVersion};
 use std::sync::Arc;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion};
@@ -15,18 +18,20 @@ use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion};
 /// the next, so that no ticket outlives what it was given under.
 pub fn server_config(tls: &ListenTls, problems: &mut Problems) -> Option<Arc<ServerConfig>> {
     let provider = provider();
-    let certified = certified_key(&tls.certificate, &tls.private_key, &provider, problems)?;
+    let certified = certified_key(&tls.certificate, &tls.private_key, &provider, problems);
+    let clients = match &tls.client_ca {
+        Some(ca) => client_verifier(ca, &provider, problems),
+        None => Some(WebPkiClientVerifier::no_client_auth()),
+    };
+    // Both were looked at before either ends it: every error in one run.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.minimum_version))
         .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    match Ticketer::new() {
-        Ok(ticketer) => config.ticketer = ticketer,
-        Err(error) => {
-            problems.error(&tls.certificate.at, format!("no keys for session tickets could be made: {error}"));
-            return None;
-        }
+        .with_client_cert_verifier(clients?)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified?)));
+    match &tls.client_ca {
+        Some(_) => without_resumption(&mut config),
+        None => with_tickets(&mut config, &tls.certificate, problems)?,
     }
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Ours, because the order is chosen by cost and OpenSSL's clients ask for AES-256 first.
@@ -34,6 +39,37 @@ pub fn server_config(tls: &ListenTls, problems: &mut Problems) -> Option<Arc<Ser
     // A call in early data could be replayed (RFC 8446 §8), and we could not tell a replay from a call.
     config.max_early_data_size = 0;
     Some(Arc::new(config))
+}
+
+/// Certificates of clients must end in one of these. Which of them are known is not asked here: a certificate that
+/// matches nobody is no reason against the connection.
+fn client_verifier(ca: &ClientCa, provider: &Arc<CryptoProvider>, problems: &mut Problems) -> Option<Arc<dyn ClientCertVerifier>> {
+    let roots = Arc::new(roots(&ca.file, problems)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    let builder = if ca.required { builder } else { builder.allow_unauthenticated() };
+    let verifier = builder.build();
+    if let Err(error) = &verifier {
+        problems.error(&ca.file.at, format!("{}: cannot verify certificates of clients: {error}", ca.file.path.display()));
+    }
+    verifier.ok()
+}
+
+/// A resumed session brings the client's certificate along unverified: it would be worth something for half a day after
+/// it has expired. Clients that keep their connections, as gRPC's do, hardly notice.
+fn without_resumption(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+}
+
+fn with_tickets(config: &mut ServerConfig, certificate: &InputFile, problems: &mut Problems) -> Option<()> {
+    match Ticketer::new() {
+        Ok(ticketer) => config.ticketer = ticketer,
+        Err(error) => {
+            problems.error(&certificate.at, format!("no keys for session tickets could be made: {error}"));
+            return None;
+        }
+    }
+    Some(())
 }
 
 fn versions(minimum: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -49,16 +85,24 @@ fn versions(minimum: TlsVersion) -> &'static [&'static SupportedProtocolVersion]
 mod tests {
     use super::super::testing::{Authority, file, lines};
     use super::*;
-    use crate::config::InputFile;
+    use crate::tls::PeerCertificate;
     use std::io;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
     use tokio_rustls::rustls::{CipherSuite, ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    fn config((certificate, private_key): (InputFile, InputFile), minimum_version: TlsVersion) -> Arc<ServerConfig> {
+    fn config(files: (InputFile, InputFile), minimum_version: TlsVersion) -> Arc<ServerConfig> {
+        config_with(files, minimum_version, None)
+    }
+
+    fn config_with(
+        (certificate, private_key): (InputFile, InputFile),
+        minimum_version: TlsVersion,
+        client_ca: Option<ClientCa>,
+    ) -> Arc<ServerConfig> {
         let mut problems = Problems::default();
-        let config = server_config(&ListenTls { certificate, private_key, minimum_version }, &mut problems);
+        let config = server_config(&ListenTls { certificate, private_key, minimum_version, client_ca }, &mut problems);
         assert_eq!(lines(&problems), [""; 0]);
         config.unwrap()
     }
@@ -74,7 +118,16 @@ mod tests {
         Arc::new(config)
     }
 
+    /// The same with a certificate of its own.
+    fn client_as(authority: &Authority, versions: &[&'static SupportedProtocolVersion], own: &(InputFile, InputFile)) -> Arc<ClientConfig> {
+        let mut config = Arc::unwrap_or_clone(client(authority, versions, &[b"h2"]));
+        let certified = certified_key(&own.0, &own.1, &provider(), &mut Problems::default()).unwrap();
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Arc::new(config)
+    }
+
     struct Handshake {
+        peer: Option<PeerCertificate>,
         version: ProtocolVersion,
         suite: CipherSuite,
         alpn: Option<Vec<u8>>,
@@ -89,7 +142,8 @@ mod tests {
             let mut stream = TlsAcceptor::from(server.clone()).accept(far).await?;
             let byte = stream.read_u8().await?;
             stream.write_u8(byte).await?;
-            stream.flush().await
+            stream.flush().await?;
+            io::Result::Ok(PeerCertificate::of(stream.get_ref().1))
         };
         let call = async {
             let name = ServerName::try_from("localhost").unwrap();
@@ -99,6 +153,7 @@ mod tests {
             assert_eq!(stream.read_u8().await?, 7);
             let (_, connection) = stream.get_ref();
             Ok(Handshake {
+                peer: None,
                 version: connection.protocol_version().unwrap(),
                 suite: connection.negotiated_cipher_suite().unwrap().suite(),
                 alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
@@ -106,7 +161,8 @@ mod tests {
             })
         };
         let (served, called) = tokio::join!(serve, call);
-        served.and(called)
+        let peer = served?;
+        called.map(|done| Handshake { peer, ..done })
     }
 
     #[tokio::test]
@@ -149,6 +205,61 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_client_is_asked_for_a_certificate_that_must_verify() {
+        let (authority, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+        let files = authority.issue("localhost");
+        let known = clients.issue("worker.example.com");
+        let past = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let for_servers =
+            |params: &mut rcgen::CertificateParams| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let ca = |required| Some(ClientCa { file: file("clients.crt", clients.pem.clone()), required });
+        for (version, required) in [(&TLS12, true), (&TLS13, true), (&TLS12, false), (&TLS13, false)] {
+            let server = config_with(files.clone(), TlsVersion::Tls12, ca(required));
+            let done = handshake(&server, &client_as(&authority, &[version], &known)).await.unwrap();
+            assert_eq!(done.peer.unwrap().dns, ["worker.example.com"]);
+            let bad = [
+                strangers.issue("worker.example.com"),
+                clients.issue_with("worker.example.com", past),
+                clients.issue_with("worker.example.com", for_servers),
+                files.clone(),
+            ];
+            for (number, bad) in bad.iter().enumerate() {
+                assert!(handshake(&server, &client_as(&authority, &[version], bad)).await.is_err(), "{number} {required}");
+            }
+            let without = handshake(&server, &client(&authority, &[version], &[b"h2"])).await;
+            assert_eq!(without.map(|done| done.peer).ok(), if required { None } else { Some(None) });
+        }
+        // Where nobody asks nobody tells.
+        let done = handshake(&config(files, TlsVersion::Tls12), &client_as(&authority, &[&TLS13], &known)).await.unwrap();
+        assert_eq!(done.peer, None);
+    }
+
+    #[tokio::test]
+    async fn a_session_with_certificates_is_never_resumed() {
+        let authority = Authority::new();
+        let own = authority.issue("worker.example.com");
+        for version in [&TLS12, &TLS13] {
+            let ca = ClientCa { file: file("clients.crt", authority.pem.clone()), required: true };
+            let server = config_with(authority.issue("localhost"), TlsVersion::Tls12, Some(ca));
+            let client = client_as(&authority, &[version], &own);
+            for _ in 0..2 {
+                assert_eq!(handshake(&server, &client).await.unwrap().kind, HandshakeKind::Full);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_ca_of_clients_is_an_error_at_its_key() {
+        let (certificate, private_key) = Authority::new().issue("localhost");
+        let client_ca = Some(ClientCa { file: file("clients.crt", "nothing"), required: true });
+        let tls = ListenTls { certificate, private_key, minimum_version: TlsVersion::Tls12, client_ca };
+        let mut problems = Problems::default();
+        assert!(server_config(&tls, &mut problems).is_none());
+        let expected = "error: clients.crt: clients.crt: expected PEM certificates (-----BEGIN CERTIFICATE-----), found no PEM section";
+        assert_eq!(lines(&problems), [expected]);
+    }
+
     #[test]
     fn there_is_no_early_data() {
         let server = config(Authority::new().issue("localhost"), TlsVersion::Tls12);
@@ -159,7 +270,7 @@ mod tests {
     fn a_bad_file_is_an_error_at_its_key() {
         let (certificate, _) = Authority::new().issue("localhost");
         let mut problems = Problems::default();
-        let tls = ListenTls { certificate, private_key: file("tls.key", "nothing"), minimum_version: TlsVersion::Tls12 };
+        let tls = ListenTls { certificate, private_key: file("tls.key", "nothing"), minimum_version: TlsVersion::Tls12, client_ca: None };
         assert!(server_config(&tls, &mut problems).is_none());
         assert_eq!(
             lines(&problems),

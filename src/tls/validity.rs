@@ -1,6 +1,7 @@
 //! From when until when a certificate is valid (RFC 5280 §4.1.2.5): for warnings and for the metric of expiry only.
 //! Whether a peer's certificate is valid is rustls's to say.
 
+use super::der::{Certificate, Der};
 use crate::config::InputFile;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -21,27 +22,12 @@ pub(super) struct Validity {
     pub(super) not_after: Timestamp,
 }
 
-const INTEGER: u8 = 0x02;
-const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// `[0] EXPLICIT`, the version.
-const VERSION: u8 = 0xa0;
 
-/// Walks to the validity of a DER certificate; `None` for whatever is not shaped like one.
+/// The validity of a DER certificate; `None` for whatever is not shaped like one.
 pub(super) fn validity(certificate: &[u8]) -> Option<Validity> {
-    let mut outer = Der(certificate);
-    let mut certificate = Der(outer.expect(SEQUENCE)?);
-    let mut signed_part = Der(certificate.expect(SEQUENCE)?);
-    let mut serial_or_version = signed_part.next()?;
-    if serial_or_version.0 == VERSION {
-        serial_or_version = signed_part.next()?;
-    }
-    if serial_or_version.0 != INTEGER {
-        return None;
-    }
-    let (_signature_algorithm, _issuer) = (signed_part.expect(SEQUENCE)?, signed_part.expect(SEQUENCE)?);
-    let mut validity = Der(signed_part.expect(SEQUENCE)?);
+    let mut validity = Der(Certificate::walk(certificate)?.validity);
     Some(Validity { not_before: time(validity.next()?)?, not_after: time(validity.next()?)? })
 }
 
@@ -66,32 +52,6 @@ fn time((tag, value): (u8, &[u8])) -> Option<Timestamp> {
     let part = |place: usize| rest.get(place..place + 2)?.parse::<i8>().ok();
     let civil = DateTime::new(year, part(0)?, part(2)?, part(4)?, part(6)?, part(8)?, 0).ok()?;
     TimeZone::UTC.to_timestamp(civil).ok()
-}
-
-/// DER values one after the other (X.690): definite lengths, one-byte tags.
-struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    /// The next value and its tag.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
-        let (&[tag, first], rest) = self.0.split_first_chunk::<2>()?;
-        let (length, rest) = match first {
-            0..=0x7f => (usize::from(first), rest),
-            // No certificate is larger than three bytes of length can say.
-            0x81..=0x83 => {
-                let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-                (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-            }
-            _ => return None,
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, value))
-    }
-
-    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
-        self.next().filter(|(found, _)| *found == tag).map(|(_, value)| value)
-    }
 }
 
 #[cfg(test)]
@@ -129,7 +89,7 @@ mod tests {
             (UTC_TIME, b"20491231235959Z"),
             (GENERALIZED_TIME, b"491231235959Z"),
             (GENERALIZED_TIME, "2049123123595\u{e9}Z".as_bytes()),
-            (INTEGER, b"491231235959Z"),
+            (0x02, b"491231235959Z"),
         ];
         for (tag, value) in bad {
             assert_eq!(time((tag, value)), None, "{value:?}");

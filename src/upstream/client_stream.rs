@@ -5,6 +5,9 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// One call as its client sees it.
@@ -25,7 +28,7 @@ enum Reply {
 impl ClientStream {
     /// A call whose request head has been read.
     pub fn new(body: RecvStream, respond: SendResponse<Bytes>) -> ClientStream {
-        ClientStream { upload: Relay::new(body), reply: Reply::Awaited(respond) }
+        ClientStream { upload: Relay::new(body, Rc::default()), reply: Reply::Awaited(respond) }
     }
 
     /// Bytes of messages that came from the client.
@@ -40,6 +43,16 @@ impl ClientStream {
             Reply::Begun(stream) => stream.poll_reset(cx).map(Result::ok),
             Reply::Over => Poll::Pending,
         }
+    }
+
+    /// Runs `work` to its end, or until the client is gone.
+    pub async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_gone(cx).map(|_| None),
+        })
+        .await
     }
 
     /// Sends the head of the answer. An error means that the client is gone, which `poll_gone` tells as well.

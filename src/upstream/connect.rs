@@ -2,7 +2,9 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use crate::config::{Upstream, UpstreamAddress};
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{
+    DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState, UPSTREAM_CONNECTION_WINDOW,
+};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use std::io;
@@ -58,7 +60,7 @@ impl Connector {
         let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(UPSTREAM_CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(limit)
             .data_frame_budget(DATA_FRAME_BUDGET)

@@ -113,6 +113,25 @@ struct UpstreamStream {
     id: u32,
 }
 
+impl UpstreamStream {
+    /// What an error on this stream means.
+    fn broken(&self, error: h2::Error) -> Ended {
+        match error.reason() {
+            // h2 resets a stream whose response head is over its own limit.
+            Some(_) if error.is_reset() && error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
+            Some(reason) if error.is_reset() => Ended::Reset(reason),
+            _ => Ended::Lost(error.to_string()),
+        }
+    }
+}
+
+impl Drop for UpstreamStream {
+    fn drop(&mut self) {
+        // However the call ended: notes nobody takes would crowd out those of later calls.
+        self.slot.oversized(self.id);
+    }
+}
+
 enum Answer {
     Awaited(ResponseFuture),
     Begun { relay: Relay, code: Code },
@@ -161,7 +180,7 @@ impl Exchange<'_> {
         match relayed {
             Ok(Relayed::Ended) | Err(Broken::Sink) => {}
             Ok(Relayed::Trailers(mut trailers)) => {
-                if self.passage.limits.examine_trailers(&trailers).is_err() {
+                if self.passage.limits.examine_request_trailers(&trailers).is_err() {
                     return Err(Ended::ClientMalformed);
                 }
                 (self.passage.scrub)(&mut trailers);
@@ -177,10 +196,10 @@ impl Exchange<'_> {
     /// Upstream to client.
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Ended>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
-            let head = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+            let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
-            let relay = Relay::new(body);
+            let relay = Relay::new(body, self.upstream.slot.held());
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {
@@ -200,24 +219,14 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(Finished { code: *code, bytes_out }))
             }
             Ok(Relayed::Trailers(trailers)) => {
-                self.passage.limits.examine_trailers(&trailers).map_err(Ended::Headers)?;
+                self.passage.limits.examine_response_trailers(&trailers).map_err(Ended::Headers)?;
                 let code = trailers.get("grpc-status").map_or(*code, |status| Code::from_header(status.as_bytes()));
                 self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }
-            Err(Broken::Source(error)) => Poll::Ready(Err(broken(error))),
+            Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
             Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone)),
         }
-    }
-}
-
-/// What an error on the upstream's stream means.
-fn broken(error: h2::Error) -> Ended {
-    match error.reason() {
-        // What h2 itself does with a response head over its limit.
-        Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_library() => Ended::Headers(Unacceptable::Bytes),
-        Some(reason) if error.is_reset() => Ended::Reset(reason),
-        _ => Ended::Lost(error.to_string()),
     }
 }
 

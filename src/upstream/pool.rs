@@ -2,13 +2,14 @@
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
 use super::connect::{Connected, Connector, Unreachable};
-use crate::http2::TapState;
+use crate::http2::{TapState, UPSTREAM_CONNECTION_WINDOW};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// More connections than this are not opened for the sake of an upstream's stream limit; calls then wait for a slot.
@@ -18,15 +19,18 @@ const MOST_CONNECTIONS: usize = 8;
 /// one that is back is found well within a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// How an attempt under way ended, once it has.
-type Attempt = watch::Receiver<Option<Result<(), Unreachable>>>;
+/// A connection that holds this much for clients that do not read takes no further calls: what is left of its window is
+/// for the calls it has. In bytes.
+const MOST_HELD: usize = UPSTREAM_CONNECTION_WINDOW as usize / 2;
 
 /// One worker's connections.
 pub struct Pool {
     connector: Connector,
     live: RefCell<Vec<Rc<Live>>>,
-    attempt: RefCell<Option<Attempt>>,
+    attempting: Cell<bool>,
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
+    /// A slot was given back, an attempt or a connection has ended: who waits looks again.
+    changed: Rc<Notify>,
 }
 
 /// One connection that is up.
@@ -34,9 +38,22 @@ pub(super) struct Live {
     sender: SendRequest<Bytes>,
     tap: Rc<TapState>,
     active: Cell<usize>,
+    /// Bytes received on it that clients have not taken.
+    held: Rc<Cell<usize>>,
     /// Set by the task that drives the connection, which must not hold this: h2 ends a connection only when its last
     /// `SendRequest` is gone.
     dead: Rc<Cell<bool>>,
+    changed: Rc<Notify>,
+}
+
+impl Live {
+    fn is_usable(&self) -> bool {
+        !self.dead.get() && !self.tap.going_away()
+    }
+
+    fn has_room(&self) -> bool {
+        self.active.get() < self.sender.current_max_send_streams() && self.held.get() < MOST_HELD
+    }
 }
 
 /// A place on a connection for one call; given back when dropped.
@@ -50,6 +67,11 @@ impl Slot {
 
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.0.sender.clone()
+    }
+
+    /// Where the relay of this call's answer counts what its client has not taken.
+    pub(super) fn held(&self) -> Rc<Cell<usize>> {
+        self.0.held.clone()
     }
 
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
@@ -66,86 +88,97 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get() - 1);
+        self.0.changed.notify_one();
     }
 }
 
 impl Pool {
     /// An empty pool; nothing is opened before the first call.
     pub fn new(connector: Connector) -> Rc<Pool> {
-        Rc::new(Pool { connector, live: RefCell::default(), attempt: RefCell::default(), last_failure: RefCell::default() })
+        Rc::new(Pool {
+            connector,
+            live: RefCell::default(),
+            attempting: Cell::new(false),
+            last_failure: RefCell::default(),
+            changed: Rc::default(),
+        })
     }
 
-    /// A place for one call, on a connection that is up. Waits for a connection being made; never for a stream slot, which
-    /// h2 queues for.
+    /// A place for one call on a connection that is up and has room. Calls wait here and not within h2, which ties a call to
+    /// its connection and still sends one that ended while it waited.
     pub(super) async fn slot(self: &Rc<Pool>) -> Result<Slot, Unreachable> {
-        if let Some(slot) = self.free() {
-            return Ok(slot);
-        }
-        if self.live.borrow().len() < MOST_CONNECTIONS {
-            let attempted = self.attempt().await;
+        loop {
             if let Some(slot) = self.free() {
                 return Ok(slot);
             }
-            if self.live.borrow().is_empty() {
-                attempted?;
+            let mut changed = pin!(self.changed.notified());
+            // Counts from here: nothing that happens before the wait is missed.
+            changed.as_mut().enable();
+            let connections = self.live.borrow().len();
+            if connections < MOST_CONNECTIONS
+                && let Err(why) = self.attempt()
+                && connections == 0
+            {
+                return Err(why);
             }
+            changed.await;
         }
-        self.least_used().ok_or_else(|| Unreachable("it ended each connection as soon as it was up".into()))
     }
 
-    /// The first connection with a free stream.
+    /// The first connection with room.
     fn free(&self) -> Option<Slot> {
         let mut live = self.live.borrow_mut();
-        live.retain(|connection| !connection.dead.get() && !connection.tap.going_away());
-        live.iter().find(|connection| connection.active.get() < connection.sender.current_max_send_streams()).map(Slot::on)
+        live.retain(|connection| connection.is_usable());
+        live.iter().find(|connection| connection.has_room()).map(Slot::on)
     }
 
-    /// The connection on which a call waits least for a stream.
-    fn least_used(&self) -> Option<Slot> {
-        self.live.borrow().iter().min_by_key(|connection| connection.active.get()).map(Slot::on)
-    }
-
-    /// Waits for the attempt under way, or for a new one.
-    async fn attempt(self: &Rc<Pool>) -> Result<(), Unreachable> {
-        let mut attempt = self.join_attempt()?;
-        let ended = attempt.wait_for(Option::is_some).await;
-        // A closed channel: the attempt's task ended without a word, so it panicked.
-        let ended = ended.map_err(|_| Unreachable("the connection attempt was abandoned".into()))?;
-        ended.clone().unwrap_or(Ok(()))
-    }
-
-    /// Joins the attempt under way, or begins one.
-    fn join_attempt(self: &Rc<Pool>) -> Result<Attempt, Unreachable> {
-        if let Some(attempt) = self.attempt.borrow().as_ref() {
-            return Ok(attempt.clone());
+    /// Sees to it that an attempt is under way; the error is that of one which has just failed.
+    fn attempt(self: &Rc<Pool>) -> Result<(), Unreachable> {
+        if self.attempting.get() {
+            return Ok(());
         }
         if let Some((when, why)) = self.last_failure.borrow().as_ref()
             && when.elapsed() < AFTER_FAILURE
         {
             return Err(why.clone());
         }
-        let (ended, attempt) = watch::channel(None);
-        *self.attempt.borrow_mut() = Some(attempt.clone());
-        let pool = self.clone();
+        let attempt = Attempt::begin(self);
         tokio::task::spawn_local(async move {
-            let result = pool.connector.connect().await;
-            *pool.attempt.borrow_mut() = None;
-            let outcome = result.map(|connected| pool.add(connected));
-            *pool.last_failure.borrow_mut() = outcome.as_ref().err().map(|why| (Instant::now(), why.clone()));
-            ended.send_replace(Some(outcome));
+            let pool = &attempt.0;
+            let outcome = pool.connector.connect().await.map(|connected| pool.add(connected));
+            *pool.last_failure.borrow_mut() = outcome.err().map(|why| (Instant::now(), why));
         });
-        Ok(attempt)
+        Ok(())
     }
 
     fn add(&self, connected: Connected) {
         let Connected { sender, driver, tap } = connected;
-        let dead = Rc::new(Cell::new(false));
-        self.live.borrow_mut().push(Rc::new(Live { sender, tap, active: Cell::new(0), dead: dead.clone() }));
+        let (dead, changed) = (Rc::new(Cell::new(false)), self.changed.clone());
+        let live = Live { sender, tap, active: Cell::new(0), held: Rc::default(), dead: dead.clone(), changed: changed.clone() };
+        self.live.borrow_mut().push(Rc::new(live));
         tokio::task::spawn_local(async move {
             if let Err(error) = driver.await {
                 tracing::info!(%error, "an upstream connection ended");
             }
             dead.set(true);
+            changed.notify_waiters();
         });
+    }
+}
+
+/// An attempt under way. However it ends, by a panic too, everyone who waits learns of it.
+struct Attempt(Rc<Pool>);
+
+impl Attempt {
+    fn begin(pool: &Rc<Pool>) -> Attempt {
+        pool.attempting.set(true);
+        Attempt(pool.clone())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.attempting.set(false);
+        self.0.changed.notify_waiters();
     }
 }

@@ -153,7 +153,7 @@ fn hash_reads_a_key_from_standard_input() {
 fn the_demo_needs_no_file_and_shows_what_is_allowed_and_refused() {
     let mut demo = Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).arg("demo").current_dir(std::env::temp_dir()));
     // What it prints to be pasted, and what became of the calls it made itself.
-    for word in ["grpcurl", "python", "PERMISSION_MISSING", "TOKEN_EXPIRED"] {
+    for word in ["grpcurl", "python", "PERMISSION_MISSING", "TOKEN_EXPIRED", "Doorward is up"] {
         demo.find(word, |demo| &demo.stdout, |line| line.contains(word).then_some(()));
     }
     demo.signal("INT");

@@ -1,9 +1,9 @@
 //! The documentation and the code agree: every key, every reason, every number, every example, every link.
 //!
 //! In the pages a fenced block `yaml NAME` is a file; one whose name begins with `doorward` is a whole configuration. A
-//! block `console` is a session: `$` and a command, then what it prints, with `…` for what differs from run to run.
+//! block `console` is what a shell shows: `$` and a command, then what it prints, with `…` for what differs from run to run.
 
-use crate::harness::*;
+use crate::harness::{Site, command};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn site_of(page: &Path) -> Site {
 }
 
 /// What a shell prints for `command` in the site's directory, standard error too.
-fn session(site: &Site, command: &str) -> String {
+fn printed_by(site: &Site, command: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_doorward"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let output = Command::new("sh").args(["-c", &format!("{{ {command}\n}} 2>&1")]).current_dir(site.path("")).env("PATH", path).output();
@@ -103,14 +103,14 @@ fn every_whole_configuration_passes_the_check() {
 }
 
 #[test]
-fn every_session_prints_what_the_page_says() {
+fn every_command_prints_what_the_page_says() {
     let mut commands = 0;
     for page in pages() {
         let site = site_of(&page);
         for block in blocks(&page).iter().filter(|block| block.language == "console") {
             for step in format!("\n{}", block.text).split("\n$ ").skip(1) {
                 let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
-                let printed = session(&site, command);
+                let printed = printed_by(&site, command);
                 let (expected, lines): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), printed.lines().collect());
                 let same = expected.len() == lines.len() && expected.iter().zip(&lines).all(|(pattern, line)| alike(pattern, line));
                 assert!(same, "{}: $ {command}\n{printed}\nis not\n{}", page.display(), expected.join("\n"));
@@ -118,7 +118,7 @@ fn every_session_prints_what_the_page_says() {
             }
         }
     }
-    assert!(commands >= 5, "the pages have sessions: {commands}");
+    assert!(commands >= 5, "the pages have commands: {commands}");
 }
 
 #[test]
@@ -161,6 +161,7 @@ authentication:
   jwt: [{ zzz: 1, claims: { zzz: 1 }, trust: { zzz: 1 } }]
   google: { zzz: 1 }
   api_keys: { zzz: 1, file: strange-keys.yaml }
+  client_certificates: [{ zzz: 1 }]
   long_calls: { zzz: 1 }
 authorization: { zzz: 1, methods: { /a.B/C: { zzz: 1 } } }
 identity_headers: { zzz: 1 }
@@ -272,17 +273,17 @@ fn every_reason_is_documented_with_its_words() {
 
 #[test]
 fn the_numbers_of_the_limits_page_are_those_of_the_code() {
-    use ::doorward::http2;
+    use doorward::http2;
     let page = read("docs/limits.md");
     for (name, bytes) in [
-        ("one stream", u64::from(http2::STREAM_WINDOW)),
-        ("one connection", u64::from(http2::CONNECTION_WINDOW)),
-        ("queued for one stream", http2::SEND_BUFFER as u64),
-        ("DATA frames", http2::DATA_FRAME_BUDGET as u64),
-        ("identity headers", ::doorward::identity_headers::MAX_BYTES as u64),
+        ("In flight on one stream", u64::from(http2::STREAM_WINDOW)),
+        ("In flight on one connection", u64::from(http2::CONNECTION_WINDOW)),
+        ("Waiting to be sent, queued for one stream", http2::SEND_BUFFER as u64),
+        ("Overhead of unread DATA frames", http2::DATA_FRAME_BUDGET as u64),
+        ("Added identity headers", doorward::identity_headers::MAX_BYTES as u64),
     ] {
         let size = if bytes % (1 << 20) == 0 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) };
-        let row = page.lines().find(|line| line.starts_with("| ") && line.contains(name)).unwrap_or_else(|| panic!("no row for {name}"));
+        let row = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("no row for {name}"));
         assert!(row.contains(&format!("| {size} |")), "{size} in {row}");
     }
 }

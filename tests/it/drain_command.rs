@@ -1,8 +1,10 @@
 //! `doorward drain` and `POST /drain`: the same way down as SIGTERM's, and the signal that follows does not cut it short.
 
+use crate::harness::process::Process;
 use crate::harness::*;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -73,7 +75,7 @@ async fn the_way_down_is_that_of_sigterm() {
     assert_eq!(doorward.ask("POST", "/drain").0, 200);
     let first = frames.until(kind::GOAWAY).await.unwrap();
     assert_eq!((first.number(0), first.number(4)), (0x7fff_ffff, 0));
-    wait_for_closed_port(&doorward);
+    assert!(TcpStream::connect(doorward.traffic).is_err(), "closed before anybody is sent away, lest they come back");
     release.notify_one();
     let (mut last, mut finished) = (None, false);
     while let Some(frame) = frames.next().await {
@@ -127,6 +129,26 @@ fn sigterm_does_not_shorten_the_delay_and_sigint_does() {
         } else {
             assert_eq!(doorward.wait_exit(Duration::from_secs(5)).code(), Some(0));
         }
+    }
+}
+
+/// Its ports are not in the log either, so they are chosen here.
+#[test]
+fn a_log_that_is_quiet_changes_nothing() {
+    let site = Site::new();
+    for signal in ["TERM", "INT"] {
+        let operations = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let rest = format!("{}operations: {{ address: \"{operations}\" }}\nlog: {{ level: error }}\n", open("drain_delay: 0s, drain: 1h"));
+        let path = site.write("quiet.yaml", configuration("http://127.0.0.1:1", &rest));
+        let mut process = Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).arg("run").arg("--config").arg(path));
+        // Whoever answers there has its signal handlers already.
+        eventually("the operations port", || {
+            let mut stream = TcpStream::connect(operations).ok()?;
+            stream.write_all(b"GET /startupz HTTP/1.1\r\nhost: localhost\r\n\r\n").ok()?;
+            stream.read_exact(&mut [0]).ok()
+        });
+        process.signal(signal);
+        assert_eq!(process.wait(Duration::from_secs(5)).code(), Some(0), "SIG{signal}");
     }
 }
 
@@ -186,8 +208,8 @@ fn answering(words: &'static str) -> SocketAddr {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 1024];
-        let _ = std::io::Read::read(&mut stream, &mut request);
-        let _ = std::io::Write::write_all(&mut stream, words.as_bytes());
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(words.as_bytes());
     });
     address
 }

@@ -2,11 +2,11 @@
 #![allow(missing_docs, unreachable_pub)] // nothing here is anybody's interface
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is how a test fails, in its helpers too
 
-mod attack;
 mod access_log; // one JSON line a call, no secret in it
 mod architecture; // imports only go down; files say what they are for
 mod authorization; // which rule decides, and what a refusal says
 mod calls; // every kind of call passes unchanged
+mod client_certificates; // callers known by a name in their certificate
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication

@@ -9,7 +9,7 @@ mod sample_service;
 
 use super::{FAILED, Ready, load};
 use crate::app;
-use crate::telemetry::Diagnostics;
+use crate::telemetry::install_diagnostics;
 use credentials::Credentials;
 use folder::Folder;
 use std::error::Error;
@@ -104,7 +104,7 @@ fn bind(port: u16) -> io::Result<TcpListener> {
 fn start_doorward(folder: &Folder) -> Result<JoinHandle<io::Result<()>>> {
     let loaded = load(&[folder.path().join("doorward.yaml")]);
     let Ready { config, assembly, .. } = loaded.map_err(|_| "the demo's own configuration is refused")?;
-    Diagnostics::install(config.log.level);
+    install_diagnostics(config.log.level);
     Ok(thread::Builder::new().name("doorward".to_owned()).spawn(move || app::run(config, assembly))?)
 }
 

@@ -1,12 +1,15 @@
 //! `authentication`: the mode, and what the sources of credentials have to agree on among themselves.
 
 use super::api_keys::api_keys;
+use super::client_certificates::client_certificates;
 use super::jwt::{Provider, provider};
 use super::keys::default_remote;
+use super::listen;
 use crate::config::files::Content;
+use crate::config::node::Value;
 use crate::config::section::{Field, Section};
 use crate::config::values::{A_URL, https_url};
-use crate::config::{Authentication, Google, HttpsUrl, IdentityHeaders, JwtProvider, KeyLocation, Listen, Mode};
+use crate::config::{Authentication, Google, HttpsUrl, IdentityHeaders, JwtProvider, KeyLocation, Mode};
 use crate::grpc::MethodPattern;
 use std::collections::HashMap;
 
@@ -17,13 +20,15 @@ const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 const GOOGLE_ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 
 /// The section, and what rules may name of it.
-pub(super) struct Resolved {
+pub(super) struct Resolved<'a> {
     pub(super) value: Authentication,
     /// Every credential a rule's `from` may name; also of providers that have problems.
     pub(super) credentials: Vec<String>,
+    /// The roles that certificates have: names that must be defined.
+    pub(super) certificate_roles: Vec<Field<'a>>,
 }
 
-pub(super) fn authentication(field: &Field, listen: &Listen, headers: &IdentityHeaders) -> Resolved {
+pub(super) fn authentication<'a>(field: &Field<'a>, listen: &listen::Resolved, headers: &IdentityHeaders) -> Resolved<'a> {
     let mut value = Authentication {
         mode: Mode::Required,
         public_methods: Vec::new(),
@@ -31,8 +36,11 @@ pub(super) fn authentication(field: &Field, listen: &Listen, headers: &IdentityH
         jwt: Vec::new(),
         google: None,
         api_keys: None,
+        client_certificates: Vec::new(),
     };
     let mut credentials = Vec::new();
+    let mut certificate_roles = Vec::new();
+    let mut has_certificates = false;
     if let Some(mut section) = field.section() {
         value.mode = mode(&section.field("mode"));
         value.public_methods = public_methods(&section.field("public_methods"));
@@ -42,16 +50,28 @@ pub(super) fn authentication(field: &Field, listen: &Listen, headers: &IdentityH
         let (jwt, google, keys) = (section.field("jwt"), section.field("google"), section.field("api_keys"));
         value.jwt = providers(&jwt, google.is_set(), &mut credentials);
         value.google = google_tokens(&google);
-        value.api_keys = api_keys(&keys, listen, headers);
-        let certificates = not_built(&mut section);
-        let others = [google.is_set(), keys.is_set(), certificates];
+        value.api_keys = api_keys(&keys, &listen.value, headers);
+        let certificates = section.field("client_certificates");
+        (value.client_certificates, certificate_roles) = client_certificates(&certificates);
+        has_certificates = matches!(certificates.value(), Some(Value::List(items)) if !items.is_empty());
+        if has_certificates && listen.client_ca.is_none() {
+            certificates.error("needs listen.tls.client_ca: without it no client is asked for a certificate");
+        }
+        not_built(&mut section);
+        let others = [google.is_set(), keys.is_set(), has_certificates];
         credentials.extend(OTHER_SOURCES.iter().zip(others).filter(|(_, set)| *set).map(|(name, _)| (*name).to_owned()));
         section.finish();
     }
     if value.mode == Mode::Required && credentials.is_empty() {
-        field.warning("mode is required, but no source of credentials (jwt, google, api_keys) is configured: every call is refused");
+        field.warning(
+            "mode is required, but no source of credentials (jwt, google, api_keys, client_certificates) is configured: every call is refused",
+        );
     }
-    Resolved { value, credentials }
+    if let Some(client_ca) = listen.client_ca.as_ref().filter(|_| !has_certificates) {
+        client_ca
+            .warning("clients are asked for certificates, but authentication.client_certificates has no entry: nobody is known by one");
+    }
+    Resolved { value, credentials, certificate_roles }
 }
 
 fn mode(field: &Field) -> Mode {
@@ -73,10 +93,8 @@ pub(super) fn parse_pattern(text: &str) -> Result<MethodPattern, &'static str> {
     MethodPattern::parse(text).map_err(|_| "/package.Service/Method, /package.Service/* or /package.*")
 }
 
-/// Keys of the interface without their function; whether client certificates are named.
-fn not_built(section: &mut Section) -> bool {
-    let certificates = section.field("client_certificates");
-    certificates.not_built();
+/// Keys of the interface without their function.
+fn not_built(section: &mut Section) {
     section.field("revocations").not_built();
     let long_calls = section.field("long_calls");
     if let Some(mut section) = long_calls.section() {
@@ -90,7 +108,6 @@ fn not_built(section: &mut Section) -> bool {
         }
         section.finish();
     }
-    certificates.is_set()
 }
 
 fn providers(field: &Field, google: bool, credentials: &mut Vec<String>) -> Vec<JwtProvider> {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const A_PERMISSION: &str = "a permission such as users:read";
 const A_RULE: &str = "authenticated, anyone, a permission, a list of permissions, or a mapping of any_of, all_of and from";
 
-pub(super) fn authorization(field: &Field, authentication: &Resolved) -> Authorization {
+pub(super) fn authorization(field: &Field, authentication: &Resolved<'_>) -> Authorization {
     let mut value = Authorization {
         default: DefaultRule::Deny,
         roles: Vec::new(),
@@ -20,11 +20,11 @@ pub(super) fn authorization(field: &Field, authentication: &Resolved) -> Authori
         methods: Vec::new(),
         audit: false,
     };
+    let mut defined = BTreeSet::new();
     if let Some(mut section) = field.section() {
         let default = section.field("default").word(&[("deny", DefaultRule::Deny), ("authenticated", DefaultRule::Authenticated)]);
         value.default = default.unwrap_or(DefaultRule::Deny);
-        let (roles, defined) = roles(&section.field("roles"));
-        value.roles = roles;
+        (value.roles, defined) = roles(&section.field("roles"));
         value.users = assignments(&section.field("users"), &defined);
         value.clients = assignments(&section.field("clients"), &defined);
         let rules = Rules { authentication, roles: &value.roles };
@@ -32,6 +32,9 @@ pub(super) fn authorization(field: &Field, authentication: &Resolved) -> Authori
         value.methods = methods.iter().filter_map(|(pattern, field)| rules.method(pattern, field)).collect();
         value.audit = section.field("audit").risky("callers without the needed permission are let through; the refusal is only recorded");
         section.finish();
+    }
+    for role in &authentication.certificate_roles {
+        defined_role(role, &defined);
     }
     if value.methods.is_empty() && value.default == DefaultRule::Deny && authentication.value.mode != Mode::Disabled {
         field.warning("no method has a rule and the default is deny: every call is refused");
@@ -63,20 +66,22 @@ fn assignments(field: &Field, defined: &BTreeSet<&str>) -> Vec<Assignment> {
             field.error("found an empty name, expected whom the roles are for");
             continue;
         }
-        let mut roles = Vec::new();
-        for item in field.items("a list of roles").unwrap_or_default() {
-            let Some(role) = item.text("the name of a role") else { continue };
-            if defined.contains(role) {
-                roles.push(role.to_owned());
-            } else {
-                let names = defined.iter().copied().collect::<Vec<_>>();
-                let expected = one_of(&names, "role of authorization.roles");
-                item.error(format!("the role {role:?} is not defined, expected {expected}{}", did_you_mean(role, names)));
-            }
-        }
+        let items = field.items("a list of roles").unwrap_or_default();
+        let roles = items.iter().filter_map(|item| defined_role(item, defined)).map(str::to_owned).collect();
         assignments.push(Assignment { subject: subject.to_owned(), roles, at: field.position() });
     }
     assignments
+}
+
+fn defined_role<'a>(item: &Field<'a>, defined: &BTreeSet<&str>) -> Option<&'a str> {
+    let role = item.text("the name of a role")?;
+    if !defined.contains(role) {
+        let names = defined.iter().copied().collect::<Vec<_>>();
+        let expected = one_of(&names, "role of authorization.roles");
+        item.error(format!("the role {role:?} is not defined, expected {expected}{}", did_you_mean(role, names)));
+        return None;
+    }
+    Some(role)
 }
 
 /// The names there are, when they are few.
@@ -94,7 +99,7 @@ fn permission(field: &Field) -> Option<Permission> {
 
 /// What rules refer to.
 struct Rules<'a> {
-    authentication: &'a Resolved,
+    authentication: &'a Resolved<'a>,
     roles: &'a [Role],
 }
 

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 /// A header list larger than this is beyond what HTTP/2 peers accept, and what a connection's memory bound allows.
 const LARGEST_HEADERS: usize = 1 << 20;
+
+/// A header map takes no more than some 24,000 fields, ours included.
+const MOST_HEADER_FIELDS: u32 = 10_000;
+
 const MOST: u32 = 1 << 24;
 
 const DEFAULTS: Limits = Limits {
@@ -32,7 +36,7 @@ pub(super) fn limits(field: &Field) -> Limits {
                 bytes => Ok(bytes),
             })
             .unwrap_or(DEFAULTS.header_bytes),
-        header_fields: section.field("header_fields").number(1, MOST).map_or(DEFAULTS.header_fields, |n| n as usize),
+        header_fields: section.field("header_fields").number(1, MOST_HEADER_FIELDS).map_or(DEFAULTS.header_fields, |n| n as usize),
         handshake: section.field("handshake").duration(Duration::from_millis(1)).unwrap_or(DEFAULTS.handshake),
         drain_delay: section.field("drain_delay").duration(Duration::ZERO).unwrap_or(DEFAULTS.drain_delay),
         drain: section.field("drain").duration(Duration::ZERO).unwrap_or(DEFAULTS.drain),

@@ -3,7 +3,7 @@
 use crate::config::files::Content;
 use crate::config::section::Field;
 use crate::config::values::{AN_ADDRESS, socket_address};
-use crate::config::{Listen, ListenTls, TlsVersion, Transport};
+use crate::config::{ClientCa, Listen, ListenTls, TlsVersion, Transport};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9902);
@@ -11,9 +11,15 @@ const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSP
 /// The placeholder of an address that is missing or wrong. Port 0, so that it equals nobody's.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-pub(super) fn listen(field: &Field) -> Listen {
+/// The section, and the key of the CA of clients, when it is there; also when it has problems.
+pub(super) struct Resolved<'a> {
+    pub(super) value: Listen,
+    pub(super) client_ca: Option<Field<'a>>,
+}
+
+pub(super) fn listen<'a>(field: &Field<'a>) -> Resolved<'a> {
     let Some(mut section) = field.section() else {
-        return Listen { address: NOWHERE, transport: Transport::InsecurePlaintext };
+        return Resolved { value: Listen { address: NOWHERE, transport: Transport::InsecurePlaintext }, client_ca: None };
     };
     let address = section.field("address").required(AN_ADDRESS).parse(AN_ADDRESS, socket_address);
     let tls = section.field("tls");
@@ -26,19 +32,31 @@ pub(super) fn listen(field: &Field) -> Listen {
         _ => {}
     }
     section.finish();
-    let transport = listen_tls(&tls).map_or(Transport::InsecurePlaintext, Transport::Tls);
-    Listen { address: address.unwrap_or(NOWHERE), transport }
+    let mut client_ca = None;
+    let transport = listen_tls(&tls, &mut client_ca).map_or(Transport::InsecurePlaintext, Transport::Tls);
+    Resolved { value: Listen { address: address.unwrap_or(NOWHERE), transport }, client_ca }
 }
 
-fn listen_tls(field: &Field) -> Option<ListenTls> {
+fn listen_tls<'a>(field: &Field<'a>, client_ca: &mut Option<Field<'a>>) -> Option<ListenTls> {
     let mut section = field.section()?;
     let certificate = section.field("certificate").required("the path of a PEM certificate chain").input_file(Content::Public);
     let private_key = section.field("private_key").required("the path of a PEM private key").input_file(Content::Secret);
     let minimum_version = section.field("minimum_version").word(&[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)]);
-    section.field("client_ca").not_built();
-    section.field("client_certificate").not_built();
+    let (ca, asked_for) = (section.field("client_ca"), section.field("client_certificate"));
     section.finish();
-    Some(ListenTls { certificate: certificate?, private_key: private_key?, minimum_version: minimum_version.unwrap_or(TlsVersion::Tls12) })
+    let file = ca.input_file(Content::Public);
+    let required = asked_for.word(&[("optional", false), ("required", true)]).unwrap_or(true);
+    if ca.is_set() {
+        *client_ca = Some(ca);
+    } else if asked_for.is_set() {
+        asked_for.error("only beside client_ca, which says whom certificates may come from");
+    }
+    Some(ListenTls {
+        certificate: certificate?,
+        private_key: private_key?,
+        minimum_version: minimum_version.unwrap_or(TlsVersion::Tls12),
+        client_ca: file.map(|file| ClientCa { file, required }),
+    })
 }
 
 pub(super) fn operations(field: &Field, listen: &Listen) -> SocketAddr {

@@ -6,6 +6,7 @@
 mod api_keys;
 mod authentication;
 mod authorization;
+mod client_certificates;
 mod headers;
 mod jwt;
 mod keys;
@@ -31,12 +32,12 @@ pub(super) fn config(mut root: Section, cpus: usize) -> Config {
     let forward_credentials = root.field("forward_credentials").boolean().unwrap_or(false);
     let limits = limits::limits(&root.field("limits"));
     limits::rate_limits(&root.field("rate_limits"));
-    let operations = listen::operations(&root.field("operations"), &listen);
+    let operations = listen::operations(&root.field("operations"), &listen.value);
     let log = limits::log(&root.field("log"));
     root.finish();
     Config {
         workers,
-        listen,
+        listen: listen.value,
         upstream,
         authentication: authentication.value,
         authorization,

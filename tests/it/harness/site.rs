@@ -47,10 +47,19 @@ impl Site {
 
     /// `<name>.crt` and `<name>.key`, signed by this site's CA.
     pub fn certificate(&self, name: &str, hosts: &[&str]) {
+        self.certificate_with(name, |params| {
+            params.subject_alt_names =
+                CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap().subject_alt_names;
+        });
+    }
+
+    /// The same with whatever names `change` gives it; its common name is `name`.
+    pub fn certificate_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         // Its own name: OpenSSL takes a certificate named like its issuer for a self-signed one.
-        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         self.write(&format!("{name}.crt"), certificate.pem());
         self.write(&format!("{name}.key"), key.serialize_pem());
