@@ -305,6 +305,24 @@ fn optional_takes_no_credential_as_anonymous_but_a_bad_one_is_refused() {
 }
 
 #[test]
+fn insecure_audit_lets_whom_optional_would_refuse_through_as_anonymous() {
+    let rest = site::STANDARD.replace("authentication:", "authentication:\n  mode: optional\n  insecure_audit: true");
+    let (site, upstream) = (Site::new(), RawUpstream::echo());
+    let doorward = site.start(&configuration(&upstream.url(), &rest));
+    let calls = [
+        ("CREDENTIALS_MISSING", call(METHOD)),
+        ("TOKEN_EXPIRED", with_token(json!({"exp": 1}))),
+        ("TOKEN_MALFORMED", with_authorization("Bearer x")),
+    ];
+    for (reason, call) in calls {
+        assert_eq!(doorward.call(call).refusal(), (0, ""), "{reason}");
+        assert_eq!(doorward.metric("doorward_audited_total", &[&format!("reason=\"{reason}\"")]), 1.0, "{reason}");
+    }
+    let identity = upstream.seen().iter().flat_map(|seen| seen.values("x-user-id")).collect::<Vec<_>>();
+    assert_eq!((upstream.seen().len(), identity), (3, Vec::new()), "anonymous");
+}
+
+#[test]
 fn disabled_checks_nothing() {
     let table = vec![
         ("anonymous", call("/demo.v1.Users/Delete"), ""),

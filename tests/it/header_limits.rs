@@ -142,3 +142,24 @@ async fn headers_and_trailers_of_the_upstream_over_the_limit_are_an_internal_err
         assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()), "others go on after {method}");
     }
 }
+
+#[tokio::test]
+async fn an_answers_head_over_the_limit_is_the_same_error_whatever_its_size() {
+    let upstream = RawUpstream::start(|mut call| async move {
+        let fields: usize = call.path.rsplit("Fields").next().unwrap().parse().unwrap();
+        let mut answer = response();
+        answer.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+        for number in 0..fields {
+            let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+            answer.headers_mut().insert(name, HeaderValue::from_static("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+        }
+        let _ = call.respond.send_response(answer, true);
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut wire = Wire::connect(&doorward).await;
+    // Around our limits, and around the HTTP/2 library's own, which resets instead of telling.
+    for fields in [50, 150, 500, 900, 915, 925, 950, 1200, 2000] {
+        let expected = if fields == 50 { (0, String::new()) } else { (13, "UPSTREAM_HEADERS".to_owned()) };
+        assert_eq!(wire.call(request(&format!("/demo.v1.Big/Fields{fields}"), &[])).await.refusal(), expected, "{fields} fields");
+    }
+}

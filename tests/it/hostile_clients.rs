@@ -69,6 +69,21 @@ async fn preface_and_settings_have_the_same_clock() {
 }
 
 #[tokio::test]
+async fn the_handshakes_clock_also_runs_for_a_client_that_does_not_read() {
+    let upstream = RawUpstream::echo();
+    let doorward = Site::new().start(&configuration(&upstream.url(), QUICK));
+    let mut frames = Frames::connect(&doorward).await;
+    frames.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // The answers to these fill every buffer on the way back.
+    let pings = [&[0, 0, 8, kind::PING, 0, 0, 0, 0, 0][..], b"12345678"].concat().repeat(4000);
+    let closed = tokio::time::timeout(CLOSED_WITHIN, async { while frames.io.write_all(&pings).await.is_ok() {} }).await;
+    assert!(closed.is_ok(), "still open");
+    eventually("its end", || (doorward.metric("doorward_connections", &[]) == 0.0).then_some(()));
+    assert_eq!(doorward.metric("doorward_limit_hits_total", &["limit=\"handshake\""]), 1.0);
+    works(&doorward).await;
+}
+
+#[tokio::test]
 async fn an_unfinished_header_block_is_ended() {
     let upstream = RawUpstream::echo();
     let doorward = Site::new().start(&configuration(&upstream.url(), QUICK));
@@ -174,6 +189,52 @@ async fn one_stream_more_than_the_limit_is_refused_and_the_connection_lives() {
     assert_eq!(frames.on_stream(9).await.unwrap().kind, kind::HEADERS);
 }
 
+/// Sends this request so often that a count of resets would end the connection; every one is reset with `reason`.
+async fn resets_never_add_up(frames: &mut Frames, first: u32, fields: &[(&str, &str)], reason: Reason) {
+    for number in 0..1200 {
+        let stream = first + 2 * number;
+        frames.request(stream, fields).await;
+        let frame = loop {
+            match frames.next().await {
+                Some(frame) if [kind::RST_STREAM, kind::GOAWAY].contains(&frame.kind) => break frame,
+                Some(_) => {}
+                None => panic!("closed after {number} resets"),
+            }
+        };
+        assert_eq!((frame.kind, frame.stream), (kind::RST_STREAM, stream), "after {number} resets: {frame:?}");
+        assert_eq!(frame.number(0), u32::from(reason));
+    }
+}
+
+#[tokio::test]
+async fn streams_over_the_limit_never_end_the_connection() {
+    let upstream = RawUpstream::start(|call| async move {
+        std::future::pending::<()>().await;
+        drop(call);
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), "authentication: { mode: disabled }\nlimits: { streams: 3 }\n"));
+    let mut frames = Frames::open(&doorward).await;
+    let fields = grpc_fields("/demo.v1.Echo/Held", &[]);
+    for stream in [1, 3, 5] {
+        frames.request(stream, &fields).await;
+    }
+    upstream.reached(3).await;
+    resets_never_add_up(&mut frames, 7, &fields, Reason::REFUSED_STREAM).await;
+    assert_eq!(doorward.metric("doorward_streams", &[]), 3.0, "those within the limit go on");
+}
+
+#[tokio::test]
+async fn malformed_requests_end_only_their_own_stream() {
+    let upstream = RawUpstream::echo();
+    let doorward = Site::new().start(&configuration(&upstream.url(), QUICK));
+    let mut frames = Frames::open(&doorward).await;
+    let malformed = grpc_fields("/demo.v1.Echo/Unary", &[("connection", "close")]);
+    resets_never_add_up(&mut frames, 1, &malformed, Reason::PROTOCOL_ERROR).await;
+    assert!(upstream.seen().is_empty());
+    frames.request(9001, &grpc_fields("/demo.v1.Echo/Unary", &[])).await;
+    assert_eq!(frames.on_stream(9001).await.unwrap().kind, kind::HEADERS);
+}
+
 #[tokio::test]
 async fn reset_after_accept_ends_with_enhance_your_calm() {
     let upstream = RawUpstream::start(|_call| std::future::pending::<()>());
@@ -191,6 +252,7 @@ async fn reset_after_accept_ends_with_enhance_your_calm() {
     let goaway = frames.until(kind::GOAWAY).await.expect("GOAWAY");
     assert_eq!(goaway.number(4), u32::from(Reason::ENHANCE_YOUR_CALM));
     assert!(upstream.seen().len() <= 600, "{} reached the upstream", upstream.seen().len());
+    eventually("the flood in the metrics", || (doorward.metric("doorward_limit_hits_total", &["limit=\"flood\""]) == 1.0).then_some(()));
     let (_answer, _stream) = other.open(request("/demo.v1.Echo/Unary", &[])).await.unwrap();
 }
 

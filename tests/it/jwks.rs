@@ -1,7 +1,10 @@
 //! Key sets from a URL: fetched once for everyone, rotated, and never the reason that a wrong token gets in.
 
+use crate::harness::frames::grpc_fields;
 use crate::harness::token::{OTHER_RSA, RSA};
 use crate::harness::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 const METHOD: &str = "/demo.v1.Echo/Unary";
@@ -186,4 +189,30 @@ fn the_fetch_is_https_except_on_loopback() {
     let path = site.write("doorward.yaml", configuration("http://127.0.0.1:1", &rest));
     let output = command(&["check", "--config", path.to_str().unwrap()], "");
     assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_call_cancelled_while_it_waits_for_keys_is_over_at_once() {
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/jwks", silent.local_addr().unwrap());
+    let rest = format!(
+        "authentication:\n  jwt:\n    - {{ name: slow, issuer: https://issuer.test/, audiences: [users-api], algorithms: [RS256], \
+         jwks_url: \"{url}\", timeout: 60s, readiness: ignored }}\nauthorization: {{ methods: {{ /demo.v1.Echo/*: authenticated }} }}\n"
+    );
+    let upstream = RawUpstream::echo();
+    let doorward = Site::new().start_unready(&configuration(&upstream.url(), &rest));
+    let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = format!("Bearer {}.{}.c2ln", encoded(r#"{"alg":"RS256"}"#), encoded(r#"{"iss":"https://issuer.test/"}"#));
+    let mut frames = Frames::open(&doorward).await;
+    for number in 0..50 {
+        frames.request(1 + 2 * number, &grpc_fields("/demo.v1.Echo/Unary", &[("authorization", &token)])).await;
+    }
+    eventually("calls that wait", || (doorward.metric("doorward_streams", &[]) == 50.0).then_some(()));
+    for number in 0..50 {
+        frames.send(kind::RST_STREAM, 0, 1 + 2 * number, &u32::from(h2::Reason::CANCEL).to_be_bytes()).await;
+    }
+    eventually("their end", || (doorward.metric("doorward_streams", &[]) == 0.0).then_some(()));
+    assert_eq!(doorward.access_lines(50).len(), 50, "each has its record");
+    assert!(frames.is_alive().await);
 }

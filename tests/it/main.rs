@@ -26,6 +26,7 @@ mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod revocations; // the revocations file
+mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams

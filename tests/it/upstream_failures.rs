@@ -151,6 +151,21 @@ async fn an_answer_without_grpc_status_passes_unchanged() {
 }
 
 #[tokio::test]
+async fn a_grpc_message_that_ends_in_a_space_passes() {
+    let upstream = RawUpstream::start(|mut call| async move {
+        call.read().await;
+        let mut stream = call.respond.send_response(response(), false).unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("5"));
+        trailers.insert("grpc-message", HeaderValue::from_static("no such user: "));
+        stream.send_trailers(trailers).unwrap();
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let answer = Wire::connect(&doorward).await.call(request("/demo.v1.Echo/Unary", &[])).await;
+    assert_eq!((answer.grpc_status(), answer.field("grpc-message")), (Some(5), Some("no such user: ")), "{answer:?}");
+}
+
+#[tokio::test]
 async fn calls_wait_for_a_slot_when_the_upstream_limits_its_streams() {
     let mut settings = Builder::new();
     settings.max_concurrent_streams(2);

@@ -1,0 +1,289 @@
+//! Connections to the upstream carry the calls of many clients: what one call does to its slot, its window or its stream
+//! is never felt by another.
+
+use crate::harness::frames::grpc_fields;
+use crate::harness::raw_upstream::{RawCall, response};
+use crate::harness::wire::message;
+use crate::harness::*;
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::Builder;
+use http::{HeaderMap, HeaderValue};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// One worker: all calls share its connections.
+const OPEN: &str = "workers: 1\nauthentication: { mode: disabled }\n";
+
+/// Doorward opens no more connections than this for the sake of stream slots.
+const MOST_CONNECTIONS: usize = 8;
+
+/// What Doorward takes in for one call whose client does not read, in bytes.
+const STREAM_WINDOW: usize = ::doorward::http2::STREAM_WINDOW as usize;
+
+const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+fn one_stream_a_connection() -> Builder {
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(1);
+    settings
+}
+
+/// Answers without end; `sent` counts the bytes that had room in the windows.
+async fn endless(mut call: RawCall, sent: &AtomicUsize) {
+    let Ok(mut stream) = call.respond.send_response(response(), false) else { return };
+    loop {
+        stream.reserve_capacity(16_384);
+        match std::future::poll_fn(|context| stream.poll_capacity(context)).await {
+            Some(Ok(granted)) => {
+                sent.fetch_add(granted, Ordering::Relaxed);
+                drop(stream.send_data(Bytes::from(vec![0; granted]), false));
+            }
+            _ => return,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_call_gets_whichever_slot_is_free_first() {
+    let gates: Arc<Vec<Semaphore>> = Arc::new((0..=MOST_CONNECTIONS).map(|_| Semaphore::new(0)).collect());
+    let (at, next) = (gates.clone(), AtomicUsize::new(0));
+    let upstream = RawUpstream::start_at(ANYWHERE, one_stream_a_connection(), move |call| {
+        let (gates, number) = (at.clone(), next.fetch_add(1, Ordering::Relaxed));
+        async move {
+            let _passed = gates[number].acquire().await;
+            call.answer("0").await;
+        }
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut frames = Frames::open(&doorward).await;
+    for number in 0..=MOST_CONNECTIONS {
+        let stream = 1 + 2 * u32::try_from(number).unwrap();
+        frames.request(stream, &grpc_fields("/demo.v1.Echo/Unary", &[])).await;
+        upstream.reached((number + 1).min(MOST_CONNECTIONS)).await;
+    }
+    eventually("the ninth call", || (doorward.metric("doorward_streams", &[]) == 9.0).then_some(()));
+    assert_eq!(upstream.seen().len(), MOST_CONNECTIONS, "there is a slot for each connection");
+    // The oldest goes on, on the connection that a queue of its own would be bound to.
+    gates.iter().skip(1).for_each(|gate| gate.add_permits(1));
+    upstream.reached(MOST_CONNECTIONS + 1).await;
+}
+
+#[tokio::test]
+async fn a_call_that_ended_while_it_waited_for_a_slot_is_never_sent() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held_until = gate.clone();
+    let upstream = RawUpstream::start_at(ANYWHERE, one_stream_a_connection(), move |call| {
+        let gate = held_until.clone();
+        async move {
+            if call.path.ends_with("Held") {
+                let _passed = gate.acquire().await;
+            }
+            call.answer("0").await;
+        }
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), &format!("{OPEN}limits: {{ streams: 1000 }}\n")));
+    let mut wire = Wire::connect(&doorward).await;
+    let open = async |wire: &mut Wire, method: &str, fields: &[(&str, &str)]| {
+        let (answer, mut stream) = wire.open(request(&format!("/demo.v1.Echo/{method}"), fields)).await.unwrap();
+        let _ = stream.send_data(message(b""), true);
+        tokio::spawn(answer)
+    };
+    let mut held = Vec::new();
+    for number in 1..=MOST_CONNECTIONS {
+        held.push(open(&mut wire, "Held", &[]).await);
+        upstream.reached(number).await;
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..400 {
+        waiting.push(open(&mut wire, "Waiting", &[("grpc-timeout", "300m")]).await);
+    }
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().refusal(), (4, "DEADLINE".to_owned()));
+    }
+    gate.add_permits(MOST_CONNECTIONS);
+    for answer in held {
+        assert_eq!(answer.await.unwrap().refusal(), (0, String::new()));
+    }
+    // Whatever was queued on a connection would go before these.
+    for _ in 0..2 * MOST_CONNECTIONS {
+        assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
+    }
+    let waited = upstream.seen().iter().filter(|seen| seen.path.ends_with("Waiting")).count();
+    assert_eq!(waited, 0, "calls answered long ago reached the service");
+}
+
+/// Carries two connections (the health check's and the calls') to `upstream`; any other is taken and nothing is said on it.
+async fn two_connections_then_silence(upstream: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            let (mut near, _) = listener.accept().await.unwrap();
+            near.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(upstream).await.unwrap();
+                far.set_nodelay(true).unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+        let mut silent = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            silent.push(connection);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_up_holds_up_no_call_that_could_have_a_slot() {
+    let upstream = RawUpstream::start_at(ANYWHERE, one_stream_a_connection(), |call| async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        call.answer("0").await;
+    });
+    let front = two_connections_then_silence(upstream.address).await;
+    let yaml = configuration("", &format!("{OPEN}upstream: {{ address: \"http://{front}\", connect_timeout: 10s }}\n"));
+    // The front needs this thread until Doorward is ready.
+    let doorward = tokio::task::spawn_blocking(move || Site::new().start(&yaml)).await.unwrap();
+    let mut wire = Wire::connect(&doorward).await;
+    assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
+    let started = Instant::now();
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        let (answer, mut stream) = wire.open(request("/demo.v1.Echo/Unary", &[])).await.unwrap();
+        stream.send_data(message(b""), true).unwrap();
+        answers.push(tokio::spawn(answer));
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().refusal(), (0, String::new()));
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}: they waited for the attempt", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_nobody_else() {
+    // More than one client's connection window holds.
+    const DOWNLOADS: usize = 20;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let upstream = RawUpstream::start(move |call| {
+        let sent = counted.clone();
+        async move { if call.path.ends_with("Endless") { endless(call, &sent).await } else { call.answer("0").await } }
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut other = Wire::connect(&doorward).await;
+    let mut hostile = Frames::open(&doorward).await;
+    for stream in (1..).step_by(2).take(DOWNLOADS) {
+        hostile.request(stream, &grpc_fields("/demo.v1.Echo/Endless", &[])).await;
+    }
+    eventually("full windows", || (sent.load(Ordering::Relaxed) >= DOWNLOADS * STREAM_WINDOW).then_some(()));
+    let answer = other.call(request("/demo.v1.Echo/Unary", &[])).await;
+    assert_eq!(answer.refusal(), (0, String::new()), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_windows_of_cancelled_calls_come_back_on_both_sides() {
+    const EACH: usize = 14;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let mut settings = Builder::new();
+    settings.initial_window_size(65_536).initial_connection_window_size(4 << 20);
+    let upstream = RawUpstream::start_at(ANYWHERE, settings, move |mut call| {
+        let sent = counted.clone();
+        async move {
+            match call.path.rsplit('/').next() {
+                Some("Endless") => endless(call, &sent).await,
+                Some("Unread") => drop(std::future::poll_fn(|context| call.respond.poll_reset(context)).await),
+                _ => call.answer("0").await,
+            }
+        }
+    });
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut windows = h2::client::Builder::new();
+    windows.initial_window_size(16_384).initial_connection_window_size(1 << 20);
+    let mut wire = Wire::connect_with(&doorward, &windows).await;
+    // Six rounds move more than any connection's window holds.
+    for round in 1..=6 {
+        let mut uploads = Vec::new();
+        let mut downloads = Vec::new();
+        for _ in 0..EACH {
+            let (answer, mut stream) = wire.open(request("/demo.v1.Echo/Unread", &[])).await.unwrap();
+            stream.send_data(vec![0; 250_000].into(), false).unwrap();
+            uploads.push((answer, stream));
+            let mut ready = wire.send.clone().ready().await.unwrap();
+            let (answer, stream) = ready.send_request(request("/demo.v1.Echo/Endless", &[]), false).unwrap();
+            downloads.push((answer.await.unwrap().into_body(), stream));
+        }
+        let full = round * EACH * STREAM_WINDOW;
+        eventually("full windows", || (sent.load(Ordering::Relaxed) >= full).then_some(()));
+        assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()), "round {round}");
+        uploads.iter_mut().for_each(|(_, stream)| stream.send_reset(Reason::CANCEL));
+        downloads.iter_mut().for_each(|(_, stream)| stream.send_reset(Reason::CANCEL));
+        drop((uploads, downloads));
+        let large = wire.call_with(request("/demo.v1.Echo/Unary", &[]), message(&vec![0; 2_000_000]), None).await;
+        assert_eq!(large.refusal(), (0, String::new()), "round {round}");
+    }
+    eventually("the end of all calls", || (doorward.metric("doorward_streams", &[]) == 0.0).then_some(()));
+}
+
+/// Heads or trailers of so many bytes in one field, as the method says; small limits make a thousand of them cheap.
+const SMALL: &str = "workers: 1\nauthentication: { mode: disabled }\nlimits: { header_bytes: 1KiB }\n";
+
+fn oversized() -> RawUpstream {
+    RawUpstream::start(|mut call| async move {
+        call.read().await;
+        let (part, bytes) = call.path.rsplit('/').next().unwrap().split_at(4);
+        if part == "Held" {
+            std::future::pending::<()>().await;
+        }
+        let large = HeaderValue::from_str(&"x".repeat(bytes.parse().unwrap())).unwrap();
+        let mut head = response();
+        if part == "Head" {
+            head.headers_mut().insert("large", large);
+            let _ = call.respond.send_response(head, true);
+            return;
+        }
+        let Ok(mut stream) = call.respond.send_response(head, false) else { return };
+        let mut trailers = HeaderMap::new();
+        trailers.insert("large", large);
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let _ = stream.send_trailers(trailers);
+    })
+}
+
+#[tokio::test]
+async fn answers_reset_for_their_size_never_end_the_connection_of_others() {
+    let upstream = oversized();
+    let doorward = Site::new().start(&configuration(&upstream.url(), SMALL));
+    let mut other = Wire::connect(&doorward).await;
+    let (held, _request) = other.open(request("/demo.v1.Big/Held", &[])).await.unwrap();
+    let held = tokio::spawn(held);
+    upstream.reached(1).await;
+    let mut wire = Wire::connect(&doorward).await;
+    // The HTTP/2 library gives up a connection on which it has reset 1024 streams, unless told otherwise.
+    for number in 0..1100 {
+        let answer = wire.call(request("/demo.v1.Big/Head12000", &[])).await;
+        assert_eq!(answer.refusal(), (13, "UPSTREAM_HEADERS".to_owned()), "answer {number}: {answer:?}");
+    }
+    assert!(!held.is_finished(), "another client's call ended: {:?}", held.await.unwrap().refusal());
+    assert!(!doorward.stderr().contains("an upstream connection ended"), "{}", doorward.stderr());
+}
+
+#[tokio::test]
+async fn cut_trailers_are_noticed_however_many_large_answers_came_before() {
+    let upstream = oversized();
+    let doorward = Site::new().start(&configuration(&upstream.url(), SMALL));
+    let mut wire = Wire::connect(&doorward).await;
+    for number in 0..1100 {
+        let answer = wire.call(request("/demo.v1.Big/Head3000", &[])).await;
+        assert_eq!(answer.refusal(), (13, "UPSTREAM_HEADERS".to_owned()), "answer {number}: {answer:?}");
+    }
+    for bytes in [3000, 12_000] {
+        let answer = wire.call(request(&format!("/demo.v1.Big/Tail{bytes}"), &[])).await;
+        assert_eq!(answer.refusal(), (13, "UPSTREAM_HEADERS".to_owned()), "{bytes} bytes of trailers: {answer:?}");
+    }
+}
