@@ -19,6 +19,9 @@ const MOST_CONNECTIONS: usize = 8;
 /// one that is back is found well within a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
+/// How often a call that waits looks for a connection whose clients have read on.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A connection that holds this much for clients that do not read takes no further calls of clients that do: what is left
 /// of its window is for the calls it has. In bytes.
 const MOST_HELD: usize = CONNECTION_WINDOW as usize / 2;
@@ -128,7 +131,8 @@ impl Pool {
             {
                 return Err(why);
             }
-            changed.await;
+            // A timeout is no error: what clients hold shrinks without a word.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
     }
 
