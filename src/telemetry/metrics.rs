@@ -194,7 +194,7 @@ impl Metrics {
                 "When a configuration was last applied, in seconds since 1970.",
             ),
             configuration_last_reload_successful: f
-                .gauge("doorward_configuration_last_reload_successful", "0 while the files hold a configuration that was refused."),
+                .gauge("doorward_configuration_last_reload_successful", "0 while a file holds something that was refused."),
             certificate_expiry: f.gauges(
                 "doorward_certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires, in seconds since 1970.",
