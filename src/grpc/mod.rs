@@ -4,11 +4,13 @@
 //! parser is total, allocation-free where it can be, and fuzzed.
 
 mod code;
+mod message;
 mod method;
 mod status;
 mod timeout;
 
 pub use code::Code;
+pub use message::frame_text;
 pub use method::{MethodPath, MethodPattern, PatternError};
 pub use status::{ErrorInfo, encode_details, encode_message};
 pub use timeout::{TimeoutError, parse_timeout};

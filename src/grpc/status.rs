@@ -2,6 +2,7 @@
 //! `google.rpc.Status` with one `google.rpc.ErrorInfo` that goes into `grpc-status-details-bin`.
 
 use super::Code;
+use super::message::append_field;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
@@ -37,36 +38,24 @@ pub fn encode_message(text: &str) -> String {
 /// The value of `grpc-status-details-bin`: a serialised `google.rpc.Status`, base64 without padding.
 pub fn encode_details(code: Code, message: &str, info: &ErrorInfo<'_>) -> String {
     let mut error_info = Vec::with_capacity(128);
-    field(&mut error_info, 1, info.reason.as_bytes());
-    field(&mut error_info, 2, info.domain.as_bytes());
+    append_field(&mut error_info, 1, info.reason.as_bytes());
+    append_field(&mut error_info, 2, info.domain.as_bytes());
     for (key, value) in info.metadata {
         let mut entry = Vec::with_capacity(key.len() + value.len() + 8);
-        field(&mut entry, 1, key.as_bytes());
-        field(&mut entry, 2, value.as_bytes());
-        field(&mut error_info, 3, &entry);
+        append_field(&mut entry, 1, key.as_bytes());
+        append_field(&mut entry, 2, value.as_bytes());
+        append_field(&mut error_info, 3, &entry);
     }
     let mut any = Vec::with_capacity(error_info.len() + 64);
-    field(&mut any, 1, b"type.googleapis.com/google.rpc.ErrorInfo");
-    field(&mut any, 2, &error_info);
+    append_field(&mut any, 1, b"type.googleapis.com/google.rpc.ErrorInfo");
+    append_field(&mut any, 2, &error_info);
 
     let mut status = Vec::with_capacity(any.len() + message.len() + 16);
     status.push(1 << 3); // field 1, varint: the code, always below 128
     status.push(code as u8);
-    field(&mut status, 2, message.as_bytes());
-    field(&mut status, 3, &any);
+    append_field(&mut status, 2, message.as_bytes());
+    append_field(&mut status, 3, &any);
     STANDARD_NO_PAD.encode(status)
-}
-
-/// One length-delimited protobuf field (<https://protobuf.dev/programming-guides/encoding/>).
-fn field(out: &mut Vec<u8>, number: u8, content: &[u8]) {
-    out.push(number << 3 | 2);
-    let mut length = content.len();
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
-    out.extend_from_slice(content);
 }
 
 #[cfg(test)]

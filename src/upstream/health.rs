@@ -3,7 +3,7 @@
 
 use super::connect::{Connected, Connector};
 use crate::config::UpstreamHealth;
-use crate::grpc::Code;
+use crate::grpc::{Code, frame_text};
 use crate::readiness::ReadinessGuard;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -100,7 +100,8 @@ async fn check(mut sender: SendRequest<Bytes>, scheme: Scheme, authority: Author
     request.headers_mut().insert("te", http::HeaderValue::from_static("trailers"));
     std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
     let (response, mut body) = sender.send_request(request, false)?;
-    body.send_data(message(service), true)?;
+    // HealthCheckRequest { service }
+    body.send_data(frame_text(service), true)?;
     let (head, mut body) = response.await?.into_parts();
     let mut answer = Vec::new();
     while let Some(data) = body.data().await {
@@ -128,35 +129,9 @@ fn verdict(head: &HeaderMap, trailers: Option<&HeaderMap>, answer: &[u8]) -> Hea
     }
 }
 
-/// A length-prefixed HealthCheckRequest { service }.
-fn message(service: &str) -> Bytes {
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.push(0x0a);
-        // A service name beyond 127 bytes takes two bytes of length.
-        let mut length = service.len();
-        while length >= 0x80 {
-            message.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        message.push(length as u8);
-        message.extend_from_slice(service.as_bytes());
-    }
-    let mut framed = vec![0];
-    framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-    framed.extend_from_slice(&message);
-    framed.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_request_is_a_length_prefixed_message() {
-        assert_eq!(&message("")[..], b"\0\0\0\0\0");
-        assert_eq!(&message("a.B")[..], b"\0\0\0\0\x05\x0a\x03a.B");
-    }
 
     #[test]
     fn unimplemented_is_ready_and_not_serving_is_not() {

@@ -3,10 +3,10 @@
 
 use super::Result;
 use super::credentials::Credentials;
-use super::message::{field, frame, text};
+use super::message::{field, text};
 use super::sample_service::{DELETE_GREETING, SAY_HELLO};
 use crate::config::{InputFile, Position, Problems, UpstreamTls};
-use crate::grpc::Code;
+use crate::grpc::{Code, frame_text};
 use crate::secret::Secret;
 use crate::tls;
 use base64::Engine as _;
@@ -128,7 +128,7 @@ async fn call(client: &mut SendRequest<Bytes>, port: u16, case: &Case<'_>) -> Re
         request = request.header(*name, *value);
     }
     let (response, mut sending) = client.clone().ready().await?.send_request(request.body(())?, false)?;
-    sending.send_data(frame("world"), true)?;
+    sending.send_data(frame_text("world"), true)?;
     let (head, mut body) = response.await?.into_parts();
     let mut message = Vec::new();
     while let Some(chunk) = body.data().await {
@@ -160,7 +160,7 @@ fn reason(details: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::{ErrorInfo, encode_details};
+    use crate::grpc::{ErrorInfo, encode_details, frame_text};
 
     fn refusal() -> Answer {
         let info = ErrorInfo { reason: "TOKEN_EXPIRED", domain: "doorward", metadata: &[("request_id", "x")] };
@@ -175,7 +175,7 @@ mod tests {
     fn ok(words: &str) -> Answer {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
-        answer(&trailers, &frame(words))
+        answer(&trailers, &frame_text(words))
     }
 
     #[test]

@@ -1,29 +1,8 @@
-//! As much of protobuf and gRPC framing as the demo needs: messages whose first field is a text.
+//! As much of reading protobuf and gRPC framing as the demo needs: messages whose first field is a text.
 //! <https://protobuf.dev/programming-guides/encoding/>, PROTOCOL-HTTP2.md "Length-Prefixed-Message".
-
-use bytes::{BufMut, Bytes, BytesMut};
 
 /// A field whose length goes before it.
 const LENGTH_DELIMITED: u64 = 2;
-
-/// One uncompressed gRPC message whose field 1 is `text`.
-pub(super) fn frame(text: &str) -> Bytes {
-    let mut message = BytesMut::new();
-    message.put_u8(1 << 3 | LENGTH_DELIMITED as u8);
-    let mut length = text.len();
-    while length >= 0x80 {
-        message.put_u8((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    message.put_u8(length as u8);
-    message.put_slice(text.as_bytes());
-
-    let mut frame = BytesMut::with_capacity(message.len() + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).expect("the demo's texts are short"));
-    frame.put(message);
-    frame.freeze()
-}
 
 /// Field 1 of the one message in `frame`; empty when it is left out, as protobuf has it.
 pub(super) fn text(frame: &[u8]) -> Option<&str> {
@@ -72,6 +51,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::frame_text;
     use proptest::prelude::*;
 
     #[test]
@@ -80,7 +60,7 @@ mod tests {
         assert_eq!(field(message, 2), Some(&b"abc"[..]));
         assert_eq!(field(message, 3), Some(&b"d"[..]));
         assert_eq!(field(message, 1), None);
-        assert_eq!(&frame("world")[..], b"\0\0\0\0\x07\x0a\x05world");
+        assert_eq!(&frame_text("world")[..], b"\0\0\0\0\x07\x0a\x05world");
         assert_eq!(text(b"\0\0\0\0\0"), Some(""));
         for bad in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\0", b"\0\0\0\0\x01", b"\0\0\0\0\x03\x0a\x05x", b"\0\0\0\0\x03\x0a\x01\xff"] {
             assert_eq!(text(bad), None, "{bad:?}");
@@ -90,7 +70,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_framed_is_read(words in ".{0,300}") {
-            let framed = frame(&words);
+            let framed = frame_text(&words);
             prop_assert_eq!(text(&framed), Some(words.as_str()));
         }
 

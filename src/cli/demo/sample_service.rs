@@ -1,9 +1,9 @@
 //! The service behind the demo's Doorward: `demo.v1.Greeter` over h2c on loopback. It authenticates nobody; it answers
 //! with what its metadata say about the caller, so that one sees what an upstream gets.
 
-use super::message::{frame, text};
+use super::message::text;
 use crate::config::IdentityHeaders;
-use crate::grpc::Code;
+use crate::grpc::{Code, frame_text};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -67,7 +67,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) 
     head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     let mut out = respond.send_response(head, false)?;
     if let Ok(reply) = &reply {
-        out.send_data(frame(reply), false)?;
+        out.send_data(frame_text(reply), false)?;
     }
     let code = reply.err().unwrap_or(Code::Ok);
     out.send_trailers(HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static(code.as_header()))]))
