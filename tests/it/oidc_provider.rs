@@ -138,7 +138,7 @@ fn calls_go_on_through_a_rotation_and_a_withdrawn_key_ends_within_a_refresh() {
     let (old_user, _) = provider.sign_in("alice");
     let old_unseen = provider.client_token(USERS, "users:read");
     let stream = Stream::of([&old, &old_user]);
-    std::thread::scope(|scope| {
+    let (refused, answers) = std::thread::scope(|scope| {
         let calls = scope.spawn(|| stream.run(&doorward));
         stream.pass();
         provider.publish_new_key();
@@ -151,12 +151,13 @@ fn calls_go_on_through_a_rotation_and_a_withdrawn_key_ends_within_a_refresh() {
         provider.withdraw_old_keys();
         refreshed(&doorward);
         let answers = doorward.calls(&[&old, &old_user, &old_unseen, &new].map(|token| call(GET).bearer(token)));
-        let unknown = (16, "TOKEN_KEY_UNKNOWN");
-        assert_eq!(answers.iter().map(Answer::refusal).collect::<Vec<_>>(), [unknown, unknown, unknown, (0, "")]);
         stream.end();
-        let refused = calls.join().unwrap();
-        assert_eq!(refused, [], "a valid token was refused");
+        (calls.join().unwrap(), answers)
     });
+    assert_eq!(refused, [], "a valid token was refused");
+    let unknown = (16, "TOKEN_KEY_UNKNOWN");
+    let withdrawn: Vec<_> = answers.iter().map(Answer::refusal).collect();
+    assert_eq!(withdrawn, [unknown, unknown, unknown, (0, "")], "old ones, with and without a verdict from before, and a new one");
 }
 
 /// Waits for a fetch of the key set that has certainly begun after now.
