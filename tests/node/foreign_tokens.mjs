@@ -65,18 +65,18 @@ function flattened({ claims, header, key }) {
   return new jose.FlattenedSign(bytes(claims)).setProtectedHeader(header).sign(key);
 }
 
-function stranger({ alg, kid }) {
-  const pair = alg.startsWith("ES")
-    ? generateKeyPairSync("ec", { namedCurve: keys[kid].asymmetricKeyDetails.namedCurve })
-    : generateKeyPairSync(keys[kid].asymmetricKeyType, { modulusLength: 2048 });
-  return { key: pair.privateKey, header: { jwk: pair.publicKey.export({ format: "jwk" }) } };
+// One for each `kid`: making RSA keys takes its time.
+const strangers = {};
+function stranger(kid) {
+  const { asymmetricKeyType, asymmetricKeyDetails } = keys[kid];
+  return (strangers[kid] ??= generateKeyPairSync(asymmetricKeyType, { modulusLength: 2048, namedCurve: asymmetricKeyDetails.namedCurve }));
 }
 
 const tokens = {};
 for (const { name, shape = "jwt", alg, kid, claims = {}, strange = false } of order.tokens) {
-  const signer = strange ? stranger({ alg, kid }) : { key: keys[kid], header: {} };
-  const whole = { alg, kid, typ: "JWT", ...signer.header };
-  tokens[name] = await shapes[shape]({ claims: { ...order.claims, ...claims, sub: name }, header: whole, key: signer.key });
+  const pair = strange ? stranger(kid) : { privateKey: keys[kid] };
+  const header = { alg, kid, typ: "JWT", ...(strange && { jwk: pair.publicKey.export({ format: "jwk" }) }) };
+  tokens[name] = await shapes[shape]({ claims: { ...order.claims, ...claims, sub: name }, header, key: pair.privateKey });
 }
 
 const published = Object.keys(order.keys).map(async (kid) => ({ kid, use: "sig", ...(await jose.exportJWK(publicKey(kid))) }));

@@ -54,7 +54,6 @@ function provider(issuer, generations) {
       clientCredentials: { enabled: true },
       resourceIndicators: {
         enabled: true,
-        useGrantedResource: () => true,
         getResourceServerInfo: (_context, resource) => ({
           audience: AUDIENCES[resource],
           scope: "users:read users:write",
