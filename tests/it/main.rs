@@ -28,6 +28,7 @@ mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
