@@ -17,7 +17,9 @@ mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod exposure; // an upstream that others can reach
 mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours
 mod google; // Google ID tokens
+mod grpc_go_interop; // gRPC's own interop programs on both sides
 mod guide_token; // the typical service of the gRPC guides
+mod h2spec; // the conformance suite of HTTP/2
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames

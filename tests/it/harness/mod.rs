@@ -1,10 +1,11 @@
-//! What the tests stand on: the real binary, real gRPC peers in Python, and hostile peers in Rust.
+//! What the tests stand on: the real binary, real gRPC peers of other languages, and hostile peers in Rust.
 //!
 //! Everything listens on port 0 and is stopped by `Drop`; every wait ends on the event waited for, with a bound that only
 //! decides how long a failure takes.
 
 pub mod doorward;
 pub mod frames;
+pub mod go;
 pub mod key_server;
 pub mod node;
 pub mod process;
@@ -16,6 +17,7 @@ pub mod wire;
 
 pub use doorward::{Doorward, command};
 pub use frames::{Frames, kind};
+pub use go::{GoClient, GoServer, h2spec};
 pub use key_server::KeyServer;
 pub use node::OpenIdProvider;
 pub use python::{Answer, Call, PythonUpstream, call};
