@@ -13,17 +13,19 @@ pub mod python;
 pub mod raw_upstream;
 pub mod site;
 pub mod token;
+pub mod tonic;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
 pub use frames::{Frames, kind};
 pub use go::{GoClient, GoServer, h2spec};
 pub use key_server::KeyServer;
-pub use node::OpenIdProvider;
+pub use node::{NodeServer, OpenIdProvider};
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
 pub use token::{claims, now, token};
+pub use tonic::TonicServer;
 pub use wire::{Wire, WireAnswer, request};
 
 use std::time::{Duration, Instant};
