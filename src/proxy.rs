@@ -406,11 +406,15 @@ fn not_served(generation: &Generation, ended: Ended) -> NotServed {
 
 /// The one place that answers a refusal: trailers-only while nothing has been sent, trailers afterwards. An error while
 /// sending means that the client is gone.
+///
+/// A stream that the upstream refused is refused, for only that lets a client's library try again by itself.
 fn refuse(refusal: &Refusal, client: &mut ClientStream, mut record: CallRecord) {
     let answer = refusal.answer();
     let request_id = record.request_id();
     if client.has_begun() {
         let _ = client.trailers(refusal.trailers(request_id));
+    } else if let Refusal::UpstreamReset(Reason::REFUSED_STREAM) = refusal {
+        client.reset(Reason::REFUSED_STREAM);
     } else {
         let (response, text) = refusal.response(request_id);
         let _ = client.head(response, text.is_none());

@@ -85,12 +85,21 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
 fn at_deadline(ended: Ended, deadline: Option<Instant>) -> Ended {
+    match ended {
+        Ended::Reset(_) | Ended::Lost(_) | Ended::Unreachable(_) if is_near(deadline) => Ended::Deadline,
+        ended => ended,
+    }
+}
+
+/// The same for servers that answer when their clock is first: nobody but a clock cancels a call whose client still waits.
+fn unless_at_deadline(code: Code, deadline: Option<Instant>) -> Result<Code, Ended> {
+    if code == Code::Cancelled && is_near(deadline) { Err(Ended::Deadline) } else { Ok(code) }
+}
+
+fn is_near(deadline: Option<Instant>) -> bool {
     /// Clocks that were started by messages some milliseconds apart.
     const NEAR: Duration = Duration::from_millis(20);
-    match (ended, deadline) {
-        (Ended::Reset(_) | Ended::Lost(_), Some(deadline)) if Instant::now() + NEAR >= deadline => Ended::Deadline,
-        (ended, _) => ended,
-    }
+    deadline.is_some_and(|deadline| Instant::now() + NEAR >= deadline)
 }
 
 /// The call's deadline, if it has one.
@@ -203,6 +212,7 @@ impl Exchange<'_> {
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
             let relay = Relay::new(body, Some(ledgers));
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
+            let code = unless_at_deadline(code, self.passage.deadline)?;
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {
                 return Poll::Ready(Ok(Finished { code, bytes_out: 0 }));
@@ -223,6 +233,7 @@ impl Exchange<'_> {
             Ok(Relayed::Trailers(trailers)) => {
                 self.passage.limits.examine_response_trailers(&trailers).map_err(Ended::Headers)?;
                 let code = trailers.get("grpc-status").map_or(*code, |status| Code::from_header(status.as_bytes()));
+                let code = unless_at_deadline(code, self.passage.deadline)?;
                 self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }

@@ -30,6 +30,7 @@ mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod peers; // every gRPC client with every gRPC server
+mod protocol; // early answers, half-closed streams, resets, deadlines: as it is on the wire
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
