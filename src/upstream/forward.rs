@@ -76,7 +76,8 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
                 ready => ready,
             },
         })
-        .await?
+        .await
+        .map_err(|ended| at_deadline(ended, passage.deadline))?
     };
     let mut exchange = Exchange { passage: &passage, client, upstream };
     let ended = poll_fn(|cx| exchange.poll(cx, &mut timer)).await;

@@ -14,6 +14,7 @@ mod credentials; // every refusal of authentication
 mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
+mod drain_under_load; // real clients lose no call
 mod exposure; // an upstream that others can reach
 mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours
 mod google; // Google ID tokens

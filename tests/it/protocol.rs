@@ -201,6 +201,16 @@ async fn whoever_is_first_at_the_deadline_the_call_ends_with_it() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_turns_out_unreachable_at_the_deadline_is_the_deadlines() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = format!("upstream: {{ address: \"http://{}\", connect_timeout: 300ms }}\n", silent.local_addr().unwrap());
+    let doorward = Site::new().start_unready(&configuration("", &format!("{OPEN}{upstream}")));
+    let mut wire = Wire::connect(&doorward).await;
+    let answer = wire.call(request("/demo.v1.Echo/Unary", &[("grpc-timeout", "310m")])).await;
+    assert_eq!(answer.refusal(), (4, "DEADLINE".to_owned()), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_answer_of_its_own_before_the_deadline_is_not_touched() {
     let (_upstream, doorward) = running(|call| async move {
         let code = if call.path.ends_with("Cancelled") { "1" } else { "5" };

@@ -26,7 +26,14 @@ pub fn jose(order: &Value) -> Value {
 /// Makes the calls from a grpc-js client, as [`Doorward::calls`] does from grpcio.
 #[track_caller]
 pub fn calls(doorward: &Doorward, calls: &[Call]) -> Vec<Answer> {
-    let order = json!({"target": doorward.target(), "ca": doorward.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
+    calls_as(doorward, &json!({}), calls)
+}
+
+/// The same with another `target`.
+#[track_caller]
+pub fn calls_as(doorward: &Doorward, more: &Value, calls: &[Call]) -> Vec<Answer> {
+    let mut order = json!({"target": doorward.target(), "ca": doorward.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let results: Vec<Value> = serde_json::from_str(&output(&mut node("grpc_client.mjs"), &order)).unwrap();
     results.into_iter().map(Answer).collect()
 }
