@@ -203,7 +203,7 @@ async fn get(client: &Client, url: Url, bearer: Option<&str>) -> Result<Fetched,
 /// With what the operator may do about it.
 fn status(status: StatusCode, bearer_sent: bool) -> String {
     let advice = match status.as_u16() {
-        300..400 => ": redirects are not followed; name the place itself",
+        300..=399 => ": redirects are not followed; name the place itself",
         401 | 403 if bearer_sent => ": the token of jwks_bearer_file is not accepted",
         401 | 403 => ": a token that it wants can be given in jwks_bearer_file",
         404 | 410 => ": is it the right URL?",
@@ -292,7 +292,8 @@ mod tests {
                 assert_eq!(may_name(place, here), place != "https://issuer.test/", "{place} {here}");
             }
         }
-        for bad in ["ftp://127.0.0.1/", "unix:/run/keys", "//keys.test/jwks", "https://", "https://u:p@keys.test/", "https://keys.test/#k"] {
+        for bad in ["ftp://127.0.0.1/", "unix:/run/keys", "//keys.test/jwks", "https://", "https://u:p@keys.test/", "https://keys.test/#k"]
+        {
             assert!(!may_name("http://127.0.0.1/", bad), "{bad}");
         }
     }

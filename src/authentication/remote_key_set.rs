@@ -176,11 +176,10 @@ impl RemoteKeySet {
 
     async fn keep_fetching(&self) {
         let mut client = None;
-        let mut retry = FIRST_RETRY.min(self.cooldown);
         loop {
             let progress = *self.progress.borrow();
             if progress.begun == progress.ended {
-                self.wait_until_due(progress, &mut retry).await;
+                self.wait_until_due(progress).await;
                 self.progress.send_modify(|progress| progress.begun = progress.ended + 1);
             }
             let fetched = self.fetch(&mut client).await;
@@ -189,17 +188,14 @@ impl RemoteKeySet {
     }
 
     /// Returns when the next fetch is due.
-    async fn wait_until_due(&self, progress: Progress, retry: &mut Duration) {
+    async fn wait_until_due(&self, progress: Progress) {
         let last_end = progress.last_end.unwrap_or_else(Instant::now);
         let cool = last_end + self.cooldown;
         let due = match &*self.current.load() {
-            Some(current) if progress.succeeded => (current.fetched + current.refresh_after).max(cool),
+            Some(current) if progress.succeeded => current.fetched + current.refresh_after,
             _ if progress.ever_succeeded => cool,
-            _ => {
-                let pause = *retry;
-                *retry = (pause * 2).min(self.cooldown);
-                last_end + pause
-            }
+            // Until then every fetch has failed.
+            _ => last_end + retry_after(progress.ended, self.cooldown),
         };
         loop {
             tokio::select! {
@@ -288,6 +284,13 @@ impl RemoteKeySet {
     }
 }
 
+/// The pause after so many failures in a row from the start.
+fn retry_after(failures: u64, cooldown: Duration) -> Duration {
+    let doublings = u32::try_from(failures).unwrap_or(u32::MAX).saturating_sub(1);
+    FIRST_RETRY.saturating_mul(2u32.saturating_pow(doublings)).min(cooldown)
+}
+
+/// So many that a line of the log is still a line.
 fn first_of(reasons: &[String]) -> String {
     let named = reasons.get(..NAMED_REASONS).unwrap_or(reasons).join("; ");
     match reasons.len().saturating_sub(NAMED_REASONS) {
@@ -530,6 +533,14 @@ mod tests {
             [("success", 1), ("status", 1)]
         );
         task.abort();
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_cool_down_until_the_first_success() {
+        let pauses =
+            |cooldown| [1, 2, 3, 4, 5, 6, 7, 99, u64::MAX].map(|failures| retry_after(failures, Duration::from_secs(cooldown)).as_secs());
+        assert_eq!(pauses(30), [1, 2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(pauses(1), [1; 9]);
     }
 
     #[tokio::test]

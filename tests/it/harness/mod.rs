@@ -15,7 +15,7 @@ pub mod wire;
 
 pub use doorward::{Doorward, command};
 pub use frames::{Frames, kind};
-pub use key_server::KeyServer;
+pub use key_server::{Exchange, KeyServer};
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
