@@ -48,14 +48,14 @@ impl KeySet {
     pub(super) fn parse(json: &[u8], symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<(KeySet, Vec<String>), Unusable> {
         let document: Document<'_> = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
         let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        if document.keys.len() > MOST_KEYS {
+            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
+        }
         for (index, jwk) in document.keys.iter().take(MOST_KEYS).enumerate() {
             match read(jwk).and_then(|jwk| usable(&jwk, symmetric, algorithms)) {
                 Ok(key) => keys.push(key),
                 Err(reason) => left_out.push(format!("key {index} is ignored: {reason}")),
             }
-        }
-        if document.keys.len() > MOST_KEYS {
-            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
         }
         if keys.is_empty() {
             return Err(Unusable::NoKey(left_out));
