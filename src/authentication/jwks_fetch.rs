@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Of a decoded body: a key set of a hundred RSA keys is a tenth of it.
 const MOST_BYTES: usize = 1 << 20;
+/// Whatever it calls itself. Kubernetes answers 406 to who does not want the second, others to who wants nothing else.
+const TYPES: &str = "application/json, application/jwk-set+json, */*;q=0.5";
 
 /// Fetches one provider's set.
 #[derive(Debug)]
@@ -151,6 +153,8 @@ impl Fetcher {
         let mut builder = Client::builder()
             .redirect(redirect::Policy::none())
             .referer(false)
+            // Some firewalls refuse who does not say who it is.
+            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
             .timeout(self.timeout)
             // A connection kept for ten minutes is a connection the server has closed.
@@ -177,7 +181,7 @@ impl Fetcher {
 }
 
 async fn get(client: &Client, url: Url, bearer: Option<&str>) -> Result<Fetched, FetchError> {
-    let mut request = client.get(url).header(header::ACCEPT, "application/json");
+    let mut request = client.get(url).header(header::ACCEPT, TYPES);
     if let Some(token) = bearer {
         request = request.bearer_auth(token);
     }

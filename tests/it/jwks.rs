@@ -209,28 +209,30 @@ fn discovery_names_the_set_and_its_issuer_must_be_ours() {
     assert_eq!(doorward.call(of_issuer).code(), 0);
 }
 
-/// An issuer like a Kubernetes API server: its own CA, and nothing without a token, which changes.
+/// An issuer like a Kubernetes API server: its own CA, nothing without a token, which changes, nor to who wants another type.
 #[test]
 fn a_clusters_own_issuer_is_asked_with_its_ca_and_the_token_of_the_moment() {
     let (upstream, site) = (PythonUpstream::start(), Site::new());
     let (server, elsewhere) = (KeyServer::down_with_tls(&site, "tls"), KeyServer::down_with_tls(&site, "tls"));
     let issuer = server.origin();
     let wanted = Arc::new(Mutex::new(site.write("bearer", "token-of-today\n")));
-    let guarded = |path: &str, body: String| {
+    let guarded = |path: &str, kind: &'static str, body: String| {
         let file = wanted.clone();
         server.act_at(path, move |exchange| {
             let token = std::fs::read_to_string(&*file.lock().unwrap()).unwrap();
             let sent = format!("\r\nauthorization: Bearer {}\r\n", token.trim_end());
-            if exchange.head.to_ascii_lowercase().contains(&sent.to_ascii_lowercase()) {
-                exchange.answer("200 OK", &body);
-            } else {
-                exchange.answer("401 Unauthorized", "");
+            let head = exchange.head.to_ascii_lowercase();
+            let accepts = head.lines().find(|line| line.starts_with("accept: ")).unwrap();
+            match head.contains(&sent.to_ascii_lowercase()) {
+                false => exchange.answer("401 Unauthorized", ""),
+                true if accepts.contains(kind) => exchange.answer("200 OK", &body),
+                true => exchange.answer("406 Not Acceptable", ""),
             }
         });
     };
     let document = |jwks_uri: String| json!({"issuer": issuer, "jwks_uri": jwks_uri}).to_string();
-    guarded("/.well-known/openid-configuration", document(elsewhere.url()));
-    guarded("/jwks.json", json!({ "keys": [RSA.jwk] }).to_string());
+    guarded("/.well-known/openid-configuration", "application/json", document(elsewhere.url()));
+    guarded("/jwks.json", "application/jwk-set+json", json!({ "keys": [RSA.jwk] }).to_string());
     elsewhere.answer("403 Forbidden", "");
     let rest = provider("discovery: true, jwks_ca: ca.pem, jwks_bearer_file: bearer, refresh: 1s").replace("https://issuer.test/", &issuer);
     let mut doorward = site.start_unready(&configuration(&upstream.url(), &rest));
@@ -242,7 +244,7 @@ fn a_clusters_own_issuer_is_asked_with_its_ca_and_the_token_of_the_moment() {
     eventually("a word on that", || doorward.stderr().contains(&said).then_some(()));
     assert!(elsewhere.asked().iter().all(|asked| !asked.head.to_ascii_lowercase().contains("authorization")));
 
-    guarded("/.well-known/openid-configuration", document(server.url()));
+    guarded("/.well-known/openid-configuration", "application/json", document(server.url()));
     doorward.wait_ready();
     assert_eq!(doorward.call(of_issuer.clone()).code(), 0);
     // The cluster writes a new one; each fetch reads it again.
