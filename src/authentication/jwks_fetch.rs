@@ -111,7 +111,7 @@ impl Fetcher {
         (&self.location, &self.issuer, &self.ca) == (&other.location, &other.issuer, &other.ca)
     }
 
-    /// Fetches the set: one answer, or two with discovery, within one timeout. `client` is made at the first fetch,
+    /// Fetches the set: one answer, or two with discovery, within one timeout for all of it. `client` is made at the first fetch,
     /// on the runtime that fetches, and made anew after a failure: system roots may have appeared.
     pub(super) async fn fetch(&self, client: &mut Option<Client>) -> Result<Fetched, FetchError> {
         let current = match client.take() {
@@ -156,7 +156,6 @@ impl Fetcher {
             // Some firewalls refuse who does not say who it is.
             .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
-            .timeout(self.timeout)
             // A connection kept for ten minutes is a connection the server has closed.
             .pool_max_idle_per_host(0);
         if let Some(pem) = &self.ca {

@@ -501,6 +501,11 @@ mod tests {
         let server = Server::start([good("1")]).await;
         let set = remote(&server.url, |config| config.bearer_file = Some(path.clone()));
         assert_eq!(set.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Client);
+        for no_token in ["", "\n", "two words", "not\u{e9}ascii"] {
+            std::fs::write(&path, no_token).unwrap();
+            assert_eq!(set.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Client, "{no_token:?}");
+        }
+        assert_eq!(server.count(), 0);
         for token in ["first", "second"] {
             std::fs::write(&path, format!("{token}\n")).unwrap();
             set.fetch(&mut None).await.unwrap();
@@ -552,6 +557,9 @@ mod tests {
         // Within the cool-down: refused at once, nothing fetched.
         let keys = set.keys(knows("new")).await.unwrap();
         assert!(!knows("new")(&keys));
+        // Nor for who has asked just before the last fetch began.
+        set.wanted.notify_one();
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(server.count(), 1);
         let cooled = set.progress.borrow().last_end.unwrap() + Duration::from_millis(300);
         tokio::time::sleep_until(cooled.into()).await;
@@ -560,6 +568,13 @@ mod tests {
         assert!(knows("old")(&known.unwrap()), "known keys never wait");
         assert_eq!(server.count(), 2);
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn no_call_waits_longer_than_a_fetch_may_take() {
+        let never_run = remote("http://127.0.0.1:1/", |config| config.timeout = Duration::from_millis(20));
+        let waited = tokio::time::timeout(Duration::from_secs(10), never_run.keys(knows("1"))).await;
+        assert_eq!(waited.unwrap().map(|_| ()), Err(Unavailable));
     }
 
     #[tokio::test]
@@ -609,11 +624,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_servers_max_age_is_heard_within_bounds() {
-        let lasts = |header: &'static str| async move {
+        let lasts_of = |header: &'static str, max_stale: u64| async move {
             let body = self::set(&[Key::Rsa.jwk(json!({}))]);
             let server = Server::start([answer(&format!("200 OK\r\ncache-control: {header}"), &body)]).await;
-            remote(&server.url, |_| {}).fetch(&mut None).await.unwrap().refresh_after.as_secs()
+            let set = remote(&server.url, |config| config.max_stale = Duration::from_secs(max_stale * 3600));
+            set.fetch(&mut None).await.unwrap().refresh_after.as_secs()
         };
+        let lasts = |header| lasts_of(header, 24);
+        assert_eq!(lasts_of("max-age=99999999", 1000).await, 86_400, "once a day");
         assert_eq!(lasts("public, max-age=100, must-revalidate").await, 90, "ahead of its end");
         assert_eq!(lasts("public\r\ncache-control: max-age=\"100\"\r\nage: 40").await, 54, "what is left of it");
         assert_eq!(lasts("Max-Age=3").await, 30, "the cool-down");
@@ -638,5 +656,11 @@ mod tests {
         let other = remote("http://127.0.0.1:1/other", |_| {});
         other.adopt(&previous);
         assert!(!other.has_keys());
+        let keys = remote_keys(&server.url);
+        for (name, algorithm) in [("corporate", Algorithm::ES256), ("other", Algorithm::RS256)] {
+            let other = RemoteKeySet::new(name.into(), &keys, Some(ISSUER.to_owned()), &[algorithm], true);
+            other.adopt(&previous);
+            assert!(!other.has_keys(), "{name} {algorithm:?}");
+        }
     }
 }
