@@ -233,6 +233,18 @@ fn started(site: &Site, all: Vec<Hostile>) -> Vec<(&'static str, &'static str, &
     all.into_iter().map(start).collect()
 }
 
+/// Of answers that take no fetch. Most of them: on a busy machine some are late for reasons of its own.
+#[track_caller]
+fn assert_nothing_waits(mut seconds: Vec<f64>) {
+    seconds.sort_by(f64::total_cmp);
+    let (half, most) = (seconds[seconds.len() / 2], seconds[seconds.len() * 9 / 10]);
+    assert!(
+        half < 0.25 && most < TIMEOUT.as_secs_f64() / 2.0,
+        "half of {} answers within {half}, nine of ten within {most}",
+        seconds.len()
+    );
+}
+
 #[test]
 fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
     let (upstream, good, elsewhere) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk]), KeyServer::with_keys(&[&RSA.jwk]));
@@ -257,7 +269,7 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
     for round in ["at first", "after the first failures"] {
         for ((name, ..), answer) in servers.iter().zip(client.calls(&hostile_calls)) {
             assert_eq!(answer.refusal(), (14, "KEYS_UNAVAILABLE"), "{name} {round}");
-            assert!(answer.seconds() < 2.0 * TIMEOUT.as_secs_f64() + 2.0, "{name} {round}: {}", answer.seconds());
+            assert!(answer.seconds() < TIMEOUT.as_secs_f64() + 6.0, "{name} {round}: {}", answer.seconds());
         }
     }
     // Everybody else, for as long as three fetches of each take.
@@ -273,14 +285,7 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
         assert_eq!(doorward.get("/livez").0, 200);
         seconds.push(asked.elapsed().as_secs_f64());
     }
-    // Most of them: on a busy machine some are late for reasons of its own.
-    seconds.sort_by(f64::total_cmp);
-    let (half, most) = (seconds[seconds.len() / 2], seconds[seconds.len() * 9 / 10]);
-    assert!(
-        half < 0.25 && most < TIMEOUT.as_secs_f64() / 2.0,
-        "half of {} answers within {half}, nine of ten within {most}",
-        seconds.len()
-    );
+    assert_nothing_waits(seconds);
 
     let (status, parts) = doorward.get("/readyz?verbose");
     assert!(status == 503 && parts.contains("[+] key set good\n"), "{parts}");
@@ -312,7 +317,7 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
     }
     let recovered = |name: &str| eventually("a recovery", || outcomes(name).contains(&"success".to_owned()).then_some(()));
     servers.iter().filter(|(name, ..)| *name != "tls-of-a-stranger").for_each(|(name, ..)| recovered(name));
-    assert!(forgiven.elapsed() < Duration::from_secs(10), "{:?}", forgiven.elapsed());
+    assert!(forgiven.elapsed() < PATIENCE, "{:?}", forgiven.elapsed());
     for ((name, ..), answer) in servers.iter().zip(client.calls(&hostile_calls)) {
         assert_eq!(answer.code(), if *name == "tls-of-a-stranger" { 14 } else { 0 }, "{name}");
     }
@@ -338,7 +343,7 @@ fn what_has_no_end_takes_no_memory() {
         servers.iter().zip(&begun).all(|(server, begun)| server.fetches() >= begun + 4).then_some(())
     });
     // Seven at once, each of a gigabyte or without end.
-    assert!(most < before + 32 * 1024, "{before} KiB before, {most} KiB at most");
+    assert!(most < before + 16 * 1024, "{before} KiB before, {most} KiB at most");
 }
 
 #[test]
@@ -383,32 +388,32 @@ fn a_key_server_that_is_sometimes_good_is_as_good_as_any() {
     let doorward = site.start(&configuration(&upstream.url(), &providers([("sometimes", &server)])));
     let mut client = doorward.client();
     let unknown = call(METHOD).bearer(&OTHER_RSA.token(&claims(json!({"iss": "https://sometimes.test/"}))));
+    let mut seconds = Vec::new();
     while server.fetches() < 7 {
         let answers = client.calls(&[call_of("sometimes"), unknown.clone().with("together", true), call_of("sometimes")]);
         assert_eq!((answers[0].code(), answers[2].code()), (0, 0), "{answers:?}");
-        assert!(answers[2].seconds() < TIMEOUT.as_secs_f64() / 2.0, "a known key never waits: {answers:?}");
+        seconds.extend([answers[0].seconds(), answers[2].seconds()]);
         // After a failed fetch nobody knows whether the key would be there.
         assert!([(16, "TOKEN_KEY_UNKNOWN"), (14, "KEYS_UNAVAILABLE")].contains(&answers[1].refusal()), "{answers:?}");
     }
+    assert_nothing_waits(seconds);
     assert_eq!(doorward.get("/readyz").0, 200);
 }
 
 #[test]
 fn an_outage_outlasts_the_keys_only_up_to_max_stale() {
     let (upstream, site, server) = (PythonUpstream::start(), site(), KeyServer::with_keys(&[&RSA.jwk]));
-    let rest = providers([("stale", &server)]).replace("timeout: 1s", "max_stale: 3s, timeout: 1h");
+    let rest = providers([("stale", &server)]).replace("timeout: 1s", "max_stale: 4s, timeout: 1h");
     let doorward = site.start(&configuration(&upstream.url(), &rest));
     let mut client = doorward.client();
     server.act(Exchange::hang);
     let had = server.fetches();
     eventually("a refresh that hangs", || (server.fetches() > had).then_some(()));
     assert_eq!(client.calls(&[call_of("stale")])[0].code(), 0);
-    eventually("the end of the keys, and of the cached verdict", || {
-        let answer = client.calls(&[call_of("stale").with("timeout", 0.2), by_api_key()]);
-        assert_eq!(answer[1].code(), 0);
-        (answer[0].code() != 0).then_some(())
-    });
-    assert!(doorward.stderr().contains("older than max_stale"), "{}", doorward.stderr());
+    eventually("the end of the keys", || doorward.stderr().contains("older than max_stale").then_some(()));
+    // The cached verdict has ended too; the call waits for the fetch that hangs.
+    let answers = client.calls(&[call_of("stale").with("timeout", 0.5), by_api_key()]);
+    assert_eq!((answers[0].code(), answers[1].code()), (4, 0), "{answers:?}");
     assert_eq!(doorward.get("/readyz").0, 200, "the set has been had once");
 }
 
