@@ -32,7 +32,7 @@ pub(super) fn verify<W: Witness>(keys: &ApiKeys, key: &[u8], now: SystemTime, wi
 fn judge<W: Witness>(record: &Record, now: SystemTime, witness: &mut W) -> Result<(), Failure> {
     let judged = record.check(now);
     let date =
-        |date: Option<SystemTime>| date.map_or_else(|| "missing".to_owned(), |date| format!("{}, {}", at(date), relative(date, now)));
+        |date: Option<SystemTime>| date.map_or_else(|| "not set".to_owned(), |date| format!("{}, {}", at(date), relative(date, now)));
     witness.check(FailureKind::CredentialsRevoked, judged != Err(Refused::Revoked), || {
         format!("revoked_at of the record {} is {}, expected none that has passed", record.id, date(record.revoked_at))
     })?;

@@ -101,8 +101,10 @@ impl Rules {
             },
         };
         witness.check(kind, met, || {
-            let none = if self.insecure_no_audience { ", or none (insecure_no_audience)" } else { "" };
-            format!("aud is {}, expected one of {}{none}{form}", quote::member(found), quote::list(&self.audiences))
+            let listed = (!self.audiences.is_empty()).then(|| format!("one of {}", quote::list(&self.audiences)));
+            let none = self.insecure_no_audience.then(|| "none at all".to_owned());
+            let expected = listed.into_iter().chain(none).collect::<Vec<_>>().join(" or ");
+            format!("aud is {}, expected {expected}{form}", quote::member(found))
         })
     }
 
@@ -199,14 +201,18 @@ impl Rules {
 
     fn email_words(&self, claims: &Claims, email: Result<&str, &str>) -> String {
         let path = self.names.email.0.as_str();
-        let counts = email.map_or_else(|why| format!("counts as absent, {why}"), |_| "counts".to_owned());
-        format!("{path} is {} and {counts}", quote::member(find(claims, path)))
+        match (find(claims, path), email) {
+            (None, _) => format!("{path} is missing"),
+            (Some(found), Ok(_)) => format!("{path} is {} and counts", quote::json(found)),
+            (Some(found), Err(why)) => format!("{path} is {} and counts as absent, {why}", quote::json(found)),
+        }
     }
 
     fn roles_words(&self, claims: &Claims, roles: &[&str]) -> String {
         let (kept, dropped): (Vec<&str>, Vec<&str>) = roles.iter().partition(|role| allows(&self.trust.roles, role));
-        let (kept, dropped, path) = (quote::list(kept), quote::list(dropped), self.names.roles.0.as_str());
-        format!("{path} is {}; kept: {kept}; dropped, as trust.roles does not have them: {dropped}", quote::member(find(claims, path)))
+        let path = self.names.roles.0.as_str();
+        let words = format!("{path} is {}; kept: {}", quote::member(find(claims, path)), quote::list(kept));
+        if dropped.is_empty() { words } else { format!("{words}; dropped, as trust.roles does not have them: {}", quote::list(dropped)) }
     }
 }
 

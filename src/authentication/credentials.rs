@@ -33,7 +33,7 @@ impl<'r> Credentials<'r> {
         let token = self.token.map(|token| format!("a bearer token, SHA-256 {}…", Digest::of(token.as_bytes()).short()));
         let key = self.api_key.map(|key| format!("an API key, SHA-256 {}…", Digest::of(key).short()));
         let both: Vec<String> = token.into_iter().chain(key).collect();
-        if both.is_empty() { "no credential is presented".to_owned() } else { format!("presented is {}", both.join(", and ")) }
+        if both.is_empty() { "the request has no credential".to_owned() } else { format!("the request has {}", both.join(" and ")) }
     }
 
     /// What the verdict is cached under: every byte that was presented, and as what, together with the certificate that

@@ -72,11 +72,11 @@ impl KeySet {
 
     /// Which keys a token names, and how many of them it may have been signed with; `origin` says where they are from.
     pub(super) fn words(&self, algorithm: Algorithm, id: Option<&str>, origin: &str) -> String {
-        let id_words = id.map_or_else(|| "missing".to_owned(), quote::text);
-        let asked = if self.any_id { "which is not looked at" } else { "expected that of a key" };
+        let kid = id.map_or_else(|| "missing".to_owned(), quote::text);
+        let have_it = if id.is_none() || self.any_id { "are" } else { "have it and are" };
         let (fit, all) = (self.candidates(algorithm, id).count(), self.keys.len());
         let (algorithm, keys) = (algorithm::name(algorithm), quote::list(&self.keys));
-        format!("kid is {id_words}, {asked}; it and {algorithm} fit {fit} of {all} keys {origin}: {keys}")
+        format!("kid is {kid}; {fit} of {all} keys {origin} {have_it} for {algorithm}: {keys}")
     }
 
     /// Whether a key seen earlier is still there for this algorithm.

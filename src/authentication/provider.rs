@@ -140,8 +140,10 @@ impl Provider {
         witness.check(FailureKind::TokenKeyUnknown, candidates.peek().is_some(), words)?;
         let key = candidates.find(|key| key.verify(algorithm, token.signed, token.signature));
         let key = witness.found(FailureKind::TokenSignature, key, |key| match key {
-            Some(key) => format!("the signature is that of the key {key}"),
-            None => format!("the signature is not of this token by {}", quote::list(keys.candidates(algorithm, id))),
+            Some(key) => format!("the signature verifies with {key}"),
+            None => {
+                format!("the signature does not verify with any of the keys it may be of: {}", quote::list(keys.candidates(algorithm, id)))
+            }
         })?;
         Ok(Signed { algorithm, key: key.thumbprint(), seen_in: keys.version() })
     }

@@ -931,12 +931,12 @@ fn a_refusal_says_what_was_found_and_what_was_expected() {
         (
             json!({ "kid": "k9" }),
             json!({}),
-            r#"kid is "k9", expected that of a key; it and RS256 fit 0 of 2 keys of the configuration: "rsa" (RSA), "p" (P-256, ES256 only)"#,
+            r#"kid is "k9"; 0 of 2 keys of the configuration have it and are for RS256: "rsa" (RSA), "p" (P-256, ES256 only)"#,
         ),
         (
             json!({ "alg": "ES256" }),
             json!({}),
-            r#"kid is "rsa", expected that of a key; it and ES256 fit 0 of 2 keys of the configuration: "rsa" (RSA), "p" (P-256, ES256 only)"#,
+            r#"kid is "rsa"; 0 of 2 keys of the configuration have it and are for ES256: "rsa" (RSA), "p" (P-256, ES256 only)"#,
         ),
         (json!({ "typ": "dpop+jwt" }), json!({}), r#"typ is "dpop+jwt", expected one of JWT, at+jwt"#),
         (json!({ "typ": null }), json!({}), "typ is missing, expected one of JWT, at+jwt"),
@@ -961,7 +961,10 @@ fn a_refusal_says_what_was_found_and_what_was_expected() {
         assert_eq!(of(header, claims), words);
     }
     let other = token_by(Key::OtherRsa, Jwa::RS256, json!({}), json!({}));
-    assert_eq!(identity(&strict, &other).unwrap_err().detail, r#"the signature is not of this token by "rsa" (RSA)"#);
+    assert_eq!(
+        identity(&strict, &other).unwrap_err().detail,
+        r#"the signature does not verify with any of the keys it may be of: "rsa" (RSA)"#
+    );
     let long = of(json!({}), json!({ "aud": "x".repeat(5000) }));
     assert!(long.len() < 400 && long.ends_with("…, expected one of users-api"), "{long}");
 }
@@ -1037,7 +1040,7 @@ fn why_keys_cannot_be_had_is_told() {
     assert_eq!(detail(), "the key set has never been had");
     let keys = authenticator.key_sets().next().unwrap();
     keys.put(&set(&[Key::Rsa.jwk(json!({ "kid": "rsa" }))]));
-    let words = r#"kid is "k9", expected that of a key; it and RS256 fit 0 of 1 keys of the set fetched 0 s ago: "rsa" (RSA)"#;
+    let words = r#"kid is "k9"; 0 of 1 keys of the set fetched 0 s ago have it and are for RS256: "rsa" (RSA)"#;
     assert_eq!(detail(), words);
 }
 
@@ -1068,15 +1071,12 @@ fn an_explanation_goes_on_after_the_first_failure() {
     call(&authenticator, &request, now()).unwrap();
     let steps = explained(&authenticator, &request);
     let expected = [
-        (Outcome::Passed, format!("presented is a bearer token, SHA-256 {}…", Digest::of(right.as_bytes()).short())),
+        (Outcome::Passed, format!("the request has a bearer token, SHA-256 {}…", Digest::of(right.as_bytes()).short())),
         (Outcome::Passed, "the token is a signed JWT".to_owned()),
         (Outcome::Passed, format!("iss is \"{ISSUER}\": the provider corporate")),
         (Outcome::Passed, r#"alg is "RS256", expected one of RS256"#.to_owned()),
-        (
-            Outcome::Passed,
-            r#"kid is "rsa", expected that of a key; it and RS256 fit 1 of 1 keys of the configuration: "rsa" (RSA)"#.to_owned(),
-        ),
-        (Outcome::Passed, r#"the signature is that of the key "rsa" (RSA)"#.to_owned()),
+        (Outcome::Passed, r#"kid is "rsa"; 1 of 1 keys of the configuration have it and are for RS256: "rsa" (RSA)"#.to_owned()),
+        (Outcome::Passed, r#"the signature verifies with "rsa" (RSA)"#.to_owned()),
         (Outcome::Passed, "exp is 2023-11-14T22:23:20Z, 10 min ahead, expected later than now (leeway 30 s)".to_owned()),
         (Outcome::Passed, "nbf is 2023-11-14T22:12:20Z, 60 s ago, expected no later than now (leeway 30 s)".to_owned()),
         (Outcome::Passed, "iat is 2023-11-14T22:12:20Z, 60 s ago, expected no later than now (leeway 30 s)".to_owned()),

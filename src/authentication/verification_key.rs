@@ -139,7 +139,7 @@ impl fmt::Display for VerificationKey {
             Kind::Ed25519 => "Ed25519",
             Kind::Secret { .. } => "secret",
         };
-        let id = self.id.as_ref().map_or_else(|| "without kid".to_owned(), |id| quote::text(id));
+        let id = self.id.as_ref().map_or_else(|| "one without kid".to_owned(), |id| quote::text(id));
         let bound_to = self.bound_to.map(|bound| format!(", {} only", algorithm::name(bound))).unwrap_or_default();
         write!(f, "{id} ({kind}{bound_to})")
     }

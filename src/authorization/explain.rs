@@ -94,9 +94,9 @@ impl Policy {
 
 /// What `authorization.users` and `authorization.clients` know a caller by.
 fn who(identity: &Identity) -> String {
-    let named = [("user_id", &identity.user_id), ("verified e-mail", &identity.user_email), ("client_id", &identity.client_id)];
+    let named = [("user_id", &identity.user_id), ("user_email", &identity.user_email), ("client_id", &identity.client_id)];
     let known: Vec<String> = named.iter().filter_map(|(name, value)| Some(format!("{name} {}", quote::text(value.as_deref()?)))).collect();
-    if known.is_empty() { "without user_id, e-mail and client_id".to_owned() } else { known.join(", ") }
+    if known.is_empty() { "without user_id, user_email and client_id".to_owned() } else { known.join(", ") }
 }
 
 /// What a route asks for, as the configuration would say it.
@@ -170,7 +170,7 @@ mod tests {
             explain(&policy(false), "/u.S/Export", &viewer),
             [
                 "rule /u.S/Export: any of users:read, users:all and all of users:export, by one of corporate",
-                "caller: without user_id, e-mail and client_id",
+                "caller: without user_id, user_email and client_id",
                 "caller: roles [viewer], permissions [users:read]",
                 "from [corporate]: presented [corporate], accepted",
                 "users:read: held",

@@ -25,6 +25,7 @@ mod long_calls; // calls that outlive their credential
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod refusal_reasons; // the same reason in answer, log, metric and explanation
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
