@@ -54,6 +54,7 @@ use jws::Jws;
 use provider::{Validity, VerifiedToken};
 use providers::Providers;
 use revocations::Known;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 use witness::{NoWitness, Witness, hold};
@@ -103,6 +104,8 @@ pub struct Authenticator {
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
     revocations: Arc<Revocations>,
+    /// API keys of the generation before that are revoked or gone in this one: calls with them may still run.
+    withdrawn_api_keys: HashSet<Arc<str>>,
     long_calls: LongCalls,
 }
 
@@ -138,18 +141,23 @@ impl Authenticator {
             headers,
             verdicts: Verdicts::new(),
             revocations: Arc::new(revocations),
+            withdrawn_api_keys: HashSet::new(),
             long_calls: config.long_calls,
         }
     }
 
-    /// Takes over the key sets that `previous` has fetched from the same sources: a reload during an outage of a key
-    /// server loses nothing. Before the new sets' tasks are started.
-    pub fn adopt_key_sets(&self, previous: &Authenticator) {
+    /// Takes the place of `previous` in a reload, before its own tasks are started: takes over the key sets that were fetched
+    /// from the same sources, so that an outage of a key server loses nothing, and learns which API keys are no more.
+    pub fn succeed(&mut self, previous: &Authenticator) {
         for set in self.key_sets() {
             for previous in previous.key_sets() {
                 set.adopt(previous);
             }
         }
+        let valid: HashSet<&Arc<str>> =
+            self.api_keys.records().filter(|record| record.revoked_at.is_none()).map(|record| &record.id).collect();
+        let withdrawn = previous.api_keys.records().map(|record| &record.id).filter(|id| !valid.contains(id));
+        self.withdrawn_api_keys = withdrawn.cloned().collect();
     }
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
@@ -196,7 +204,8 @@ impl Authenticator {
         if let Some(caller) = self.verdicts.caller(&digest, now).filter(known_to_be) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
-        let verdict = self.verify(&presented, known.map(|(_, entry)| entry), now, witness).await?;
+        // Boxed: most calls find their verdict above, and need not be as large as what makes one.
+        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
@@ -206,7 +215,12 @@ impl Authenticator {
     pub fn revoked(&self, caller: &Caller) -> Option<Failure> {
         match self.long_calls.on_revocation {
             LongCall::Continue => None,
-            LongCall::End => self.check_revocations(&caller.identity, &caller.standing, &mut NoWitness).err(),
+            LongCall::End => {
+                let withdrawn = caller.identity.api_key_id.as_ref().is_some_and(|id| self.withdrawn_api_keys.contains(id));
+                let words = "the record of the API key was revoked or removed while the call was running";
+                let removed = || of_identity(&caller.identity, Failure::new(FailureKind::CredentialsRevoked, words));
+                withdrawn.then(removed).or_else(|| self.check_revocations(&caller.identity, &caller.standing, &mut NoWitness).err())
+            }
         }
     }
 
