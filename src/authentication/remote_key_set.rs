@@ -453,7 +453,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let silent = remote(&url, |config| config.timeout = Duration::from_millis(50));
+        let asked = Instant::now();
         assert_eq!(silent.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Timeout);
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         drop(listener);
         assert_eq!(silent.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Transport);
         let elsewhere = remote("http://192.0.2.1/", |_| {});
