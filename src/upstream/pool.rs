@@ -2,12 +2,14 @@
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
 use super::connect::{Connected, Connector, Unreachable};
-use crate::http2::{CONNECTION_WINDOW, TapState};
+use super::tended::{State, Tended};
+use crate::http2::CONNECTION_WINDOW;
+use crate::telemetry::Metrics;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -39,28 +41,25 @@ pub struct Pool {
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
     /// A slot was given back, an attempt or a connection has ended: who waits looks again.
     changed: Rc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 /// One connection that is up.
 pub(super) struct Live {
     sender: SendRequest<Bytes>,
-    tap: Rc<TapState>,
-    active: Cell<usize>,
+    state: Rc<State>,
     /// Bytes received on it that clients have not taken.
     held: Rc<Cell<usize>>,
-    /// Set by the task that drives the connection, which must not hold this: h2 ends a connection only when its last
-    /// `SendRequest` is gone.
-    dead: Rc<Cell<bool>>,
     changed: Rc<Notify>,
 }
 
 impl Live {
     fn is_usable(&self) -> bool {
-        !self.dead.get() && !self.tap.going_away()
+        !self.state.dead.get() && !self.state.tap.going_away()
     }
 
     fn has_room(&self, unread: usize) -> bool {
-        let streams = self.active.get() < self.sender.current_max_send_streams();
+        let streams = self.state.active.get() < self.sender.current_max_send_streams();
         streams && (self.held.get() < MOST_HELD || unread >= MOST_UNREAD)
     }
 }
@@ -70,7 +69,7 @@ pub(super) struct Slot(Rc<Live>);
 
 impl Slot {
     fn on(connection: &Rc<Live>) -> Slot {
-        connection.active.set(connection.active.get() + 1);
+        connection.state.active.set(connection.state.active.get() + 1);
         Slot(connection.clone())
     }
 
@@ -85,31 +84,37 @@ impl Slot {
 
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
     pub(super) fn oversized(&self, stream: u32) -> bool {
-        self.0.tap.take_oversized(stream)
+        self.0.state.tap.take_oversized(stream)
+    }
+
+    /// Bytes its socket has taken so far.
+    pub(super) fn written(&self) -> u64 {
+        self.0.state.tap.written()
     }
 
     /// No further call is to use this connection.
     pub(super) fn condemn(&self) {
-        self.0.dead.set(true);
+        self.0.state.dead.set(true);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        self.0.state.active.set(self.0.state.active.get() - 1);
         self.0.changed.notify_one();
     }
 }
 
 impl Pool {
     /// An empty pool; nothing is opened before the first call.
-    pub fn new(connector: Arc<Connector>) -> Rc<Pool> {
+    pub fn new(connector: Arc<Connector>, metrics: Arc<Metrics>) -> Rc<Pool> {
         Rc::new(Pool {
             connector,
             live: RefCell::default(),
             attempting: Cell::new(false),
             last_failure: RefCell::default(),
             changed: Rc::default(),
+            metrics,
         })
     }
 
@@ -130,10 +135,9 @@ impl Pool {
             let mut changed = pin!(self.changed.notified());
             // Counts from here: nothing that happens before the wait is missed.
             changed.as_mut().enable();
-            let connections = self.live.borrow().len();
-            if connections < MOST_CONNECTIONS
+            if self.live.borrow().len() < MOST_CONNECTIONS
                 && let Err(why) = self.attempt()
-                && connections == 0
+                && self.live.borrow().iter().all(|connection| connection.state.spent.get())
             {
                 return Err(why);
             }
@@ -142,11 +146,13 @@ impl Pool {
         }
     }
 
-    /// The first connection with room.
+    /// The first connection with room. One whose PINGs are used up is taken only when there may be no other.
     fn free(&self, unread: usize) -> Option<Slot> {
         let mut live = self.live.borrow_mut();
         live.retain(|connection| connection.is_usable());
-        live.iter().find(|connection| connection.has_room(unread)).map(Slot::on)
+        let last_resort = live.len() >= MOST_CONNECTIONS;
+        let with_room = |spent| live.iter().find(|connection| connection.has_room(unread) && connection.state.spent.get() == spent);
+        with_room(false).or_else(|| last_resort.then(|| with_room(true)).flatten()).map(Slot::on)
     }
 
     /// Sees to it that an attempt is under way; the error is that of one which has just failed.
@@ -168,17 +174,21 @@ impl Pool {
         Ok(())
     }
 
-    fn add(&self, connected: Connected) {
-        let Connected { sender, driver, tap } = connected;
-        let (dead, changed) = (Rc::new(Cell::new(false)), self.changed.clone());
-        let live = Live { sender, tap, active: Cell::new(0), held: Rc::default(), dead: dead.clone(), changed: changed.clone() };
+    fn add(self: &Rc<Pool>, connected: Connected) {
+        let Connected { sender, driver, pings, tap, peer } = connected;
+        let state = State::new(tap);
+        let live = Live { sender, state: state.clone(), held: Rc::default(), changed: self.changed.clone() };
         self.live.borrow_mut().push(Rc::new(live));
+        let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
+        let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
+        let (pool, begun) = (Rc::downgrade(self), Instant::now());
         tokio::task::spawn_local(async move {
-            if let Err(error) = driver.await {
-                tracing::info!(%error, "an upstream connection ended");
+            let (tap, why) = (tended.state.tap.clone(), tended.to_the_end().await);
+            // One that ends as soon as it is up is no better than none.
+            if begun.elapsed() < AFTER_FAILURE && !tap.take_message() && let Some(pool) = Weak::upgrade(&pool) {
+                let why = Unreachable(format!("it ended the connection at once: {why}").into());
+                *pool.last_failure.borrow_mut() = Some((Instant::now(), why));
             }
-            dead.set(true);
-            changed.notify_waiters();
         });
     }
 }
