@@ -3,7 +3,9 @@
 
 use super::addresses::{Addresses, INTERVAL};
 use crate::config::{Upstream, UpstreamAddress};
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, STREAM_WINDOW, TapState,
+};
 use bytes::Bytes;
 use h2::PingPong;
 use h2::client::{Connection, SendRequest};
@@ -196,7 +198,8 @@ mod tests {
             let tcp = TcpStream::connect(address).await.unwrap();
             notice_a_vanished_host(&tcp).unwrap();
             let socket = SockRef::from(&tcp);
-            let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap(), socket.tcp_user_timeout().unwrap());
+            let times =
+                (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap(), socket.tcp_user_timeout().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(times, (Duration::from_secs(10), Duration::from_secs(3), Some(Duration::from_secs(15))));
         });

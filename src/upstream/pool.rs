@@ -41,6 +41,8 @@ pub struct Pool {
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
     /// A slot was given back, an attempt or a connection has ended: who waits looks again.
     changed: Rc<Notify>,
+    /// Bytes of requests that calls keep, should they have to be made again.
+    pub(super) kept: Rc<Cell<usize>>,
     metrics: Arc<Metrics>,
 }
 
@@ -114,6 +116,7 @@ impl Pool {
             attempting: Cell::new(false),
             last_failure: RefCell::default(),
             changed: Rc::default(),
+            kept: Rc::default(),
             metrics,
         })
     }
@@ -185,7 +188,10 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let (tap, why) = (tended.state.tap.clone(), tended.to_the_end().await);
             // One that ends as soon as it is up is no better than none.
-            if begun.elapsed() < AFTER_FAILURE && !tap.take_message() && let Some(pool) = Weak::upgrade(&pool) {
+            if begun.elapsed() < AFTER_FAILURE
+                && !tap.take_message()
+                && let Some(pool) = Weak::upgrade(&pool)
+            {
                 let why = Unreachable(format!("it ended the connection at once: {why}").into());
                 *pool.last_failure.borrow_mut() = Some((Instant::now(), why));
             }

@@ -88,7 +88,8 @@ mod tests {
 
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const PING: u8 = 6;
-    const QUICK: Patience = Patience { look: Duration::from_millis(10), quiet: Duration::from_millis(40), answer: Duration::from_millis(500) };
+    const QUICK: Patience =
+        Patience { look: Duration::from_millis(10), quiet: Duration::from_millis(40), answer: Duration::from_millis(500) };
 
     /// What an upstream does when a PING has come, given how many there have been.
     type Behaviour = fn(&mut TcpStream, &[u8], u32);
