@@ -72,6 +72,7 @@ pub(super) struct Slot(Rc<Live>);
 impl Slot {
     fn on(connection: &Rc<Live>) -> Slot {
         connection.state.active.set(connection.state.active.get() + 1);
+        connection.state.used.set(true);
         Slot(connection.clone())
     }
 
@@ -186,12 +187,11 @@ impl Pool {
         let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
         let (pool, begun) = (Rc::downgrade(self), Instant::now());
         tokio::task::spawn_local(async move {
-            let (tap, why) = (tended.state.tap.clone(), tended.to_the_end().await);
-            // One that ends as soon as it is up is no better than none.
-            if begun.elapsed() < AFTER_FAILURE
-                && !tap.take_message()
-                && let Some(pool) = Weak::upgrade(&pool)
-            {
+            let (state, why) = (tended.state.clone(), tended.to_the_end().await);
+            // One that ends before a call could use it is no better than none: without this, calls would wait for one after the
+            // other, as fast as they come.
+            let pool = Weak::upgrade(&pool).filter(|_| !state.used.get() && begun.elapsed() < AFTER_FAILURE);
+            if let Some(pool) = pool {
                 let why = Unreachable(format!("it ended the connection at once: {why}").into());
                 *pool.last_failure.borrow_mut() = Some((Instant::now(), why));
             }

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) tap: Rc<TapState>,
     /// Calls that have a slot.
     pub(super) active: Cell<usize>,
+    /// A call has had one.
+    pub(super) used: Cell<bool>,
     /// It has ended, or is to take no further call.
     pub(super) dead: Cell<bool>,
     /// Its PINGs are used up: should it freeze now, nobody would notice.
@@ -28,7 +30,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(tap: Rc<TapState>) -> Rc<State> {
-        Rc::new(State { tap, active: Cell::new(0), dead: Cell::new(false), spent: Cell::new(false) })
+        Rc::new(State { tap, active: Cell::new(0), used: Cell::new(false), dead: Cell::new(false), spent: Cell::new(false) })
     }
 }
 
