@@ -26,13 +26,12 @@ use tokio_rustls::rustls::pki_types::ServerName;
 pub struct Unreachable(pub Arc<str>);
 
 /// How to reach the upstream: everything one connection needs, made once at load.
-#[derive(Clone)]
 pub struct Connector {
     address: UpstreamAddress,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
     header_bytes: usize,
-    addresses: Addresses,
+    pub(super) addresses: Addresses,
 }
 
 /// A connection that is up; its `Connection` has yet to be driven by a task.

@@ -76,7 +76,7 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, mut request: Request<
     for _ in 0..MOST_RETRIES {
         let same = request.clone();
         match attempt(&passage, request, client, &mut timer).await {
-            Err(failed) if failed.unseen && !client.has_begun() && client.upload.rewind() => {
+            Err(failed) if failed.unseen && client.upload.rewind() => {
                 passage.record.upstream_retried();
                 request = same;
             }
@@ -252,7 +252,7 @@ impl Exchange<'_> {
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
-            self.client.upload.forget();
+            self.client.upload.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };

@@ -215,3 +215,112 @@ impl Drop for Attempt {
         self.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Position, Upstream, UpstreamAddress, UpstreamHealth};
+    use http::{Request, Response};
+    use std::net::{IpAddr, Ipv4Addr};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio::task::LocalSet;
+
+    /// A service whose answers wait for `answer`; counts the connections it has.
+    struct Service {
+        connections: Rc<Cell<usize>>,
+        answer: watch::Sender<bool>,
+    }
+
+    /// Runs `test` with a pool of connections to such a service.
+    fn with_pool(test: impl AsyncFnOnce(Rc<Pool>, Service)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = UpstreamAddress::Tcp { host: "localhost".to_owned(), port: listener.local_addr().unwrap().port() };
+            let service = Service { connections: Rc::default(), answer: watch::Sender::new(false) };
+            let (connections, answer) = (service.connections.clone(), service.answer.subscribe());
+            tokio::task::spawn_local(async move {
+                while let Ok((io, _)) = listener.accept().await {
+                    connections.set(connections.get() + 1);
+                    let (connections, answer) = (connections.clone(), answer.clone());
+                    tokio::task::spawn_local(async move {
+                        let mut connection = h2::server::handshake(io).await.unwrap();
+                        while let Some(Ok((_, mut respond))) = connection.accept().await {
+                            let mut answer = answer.clone();
+                            tokio::task::spawn_local(async move {
+                                answer.wait_for(|answer| *answer).await.unwrap();
+                                respond.send_response(Response::new(()), true).unwrap();
+                            });
+                        }
+                        connections.set(connections.get() - 1);
+                    });
+                }
+            });
+            let (connect_timeout, health, at) = (Duration::from_secs(10), UpstreamHealth::Connection, Position::default());
+            let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
+            test(Pool::new(Arc::new(Connector::new(&upstream, None, 16 * 1024)), Arc::new(Metrics::new())), service).await;
+        });
+    }
+
+    async fn slot(pool: &Rc<Pool>) -> Slot {
+        pool.slot(&Cell::new(0)).await.unwrap()
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let patience = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), patience).await.unwrap();
+    }
+
+    #[test]
+    fn a_connection_to_an_address_that_the_name_has_lost_finishes_its_calls_and_takes_no_more() {
+        with_pool(async |pool, service| {
+            let old = slot(&pool).await;
+            let (answer, _) = old.sender().send_request(Request::new(()), true).unwrap();
+            let now = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+            pool.connector.addresses.publish(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), now]);
+            tokio::task::yield_now().await;
+            assert!(Rc::ptr_eq(&old.0, &slot(&pool).await.0), "it is among them");
+            pool.connector.addresses.publish(vec![now]);
+            until(|| !old.0.is_usable()).await;
+            let new = slot(&pool).await;
+            assert!(!Rc::ptr_eq(&old.0, &new.0) && service.connections.get() == 2);
+            service.answer.send(true).unwrap();
+            assert!(answer.await.is_ok());
+            drop(old);
+            until(|| service.connections.get() == 1).await;
+            until(|| pool.metrics.render().contains("doorward_upstream_connections_ended_total{why=\"retired\"} 1")).await;
+        });
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_asked_whether_it_is_there_is_used_only_when_there_may_be_no_other() {
+        with_pool(async |pool, service| {
+            let first = slot(&pool).await;
+            first.0.state.spent.set(true);
+            let mut all = Vec::new();
+            for number in 2..=MOST_CONNECTIONS {
+                all.push(slot(&pool).await);
+                assert_eq!(service.connections.get(), number);
+                all.iter().for_each(|slot| slot.0.state.spent.set(true));
+            }
+            assert!(Rc::ptr_eq(&first.0, &slot(&pool).await.0), "there may be no more");
+            all[0].0.state.spent.set(false);
+            assert!(Rc::ptr_eq(&all[0].0, &slot(&pool).await.0), "it has been heard again");
+        });
+    }
+
+    #[test]
+    fn when_no_other_can_be_had_the_call_is_told() {
+        with_pool(async |pool, _| {
+            let first = slot(&pool).await;
+            first.0.state.spent.set(true);
+            *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
+            assert!(pool.slot(&Cell::new(0)).await.is_err());
+        });
+    }
+}
