@@ -69,7 +69,7 @@ mod tests {
             let resolve = async || {
                 let answer = answers.get(asked.get()).unwrap_or(answers.last().unwrap());
                 asked.set(asked.get() + 1);
-                answer.as_ref().map(Clone::clone).map_err(|error| error.kind().into())
+                answer.as_ref().cloned().map_err(|error| error.kind().into())
             };
             let left = addresses.left_by(Some(OLD));
             let patience = async {

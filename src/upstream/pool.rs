@@ -187,7 +187,7 @@ impl Pool {
         let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
         let (pool, begun) = (Rc::downgrade(self), Instant::now());
         tokio::task::spawn_local(async move {
-            let (state, why) = (tended.state.clone(), tended.to_the_end().await);
+            let (state, why) = (tended.state.clone(), tended.tend().await);
             // One that ends before a call could use it is no better than none: without this, calls would wait for one after the
             // other, as fast as they come.
             let pool = Weak::upgrade(&pool).filter(|_| !state.used.get() && begun.elapsed() < AFTER_FAILURE);

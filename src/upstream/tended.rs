@@ -50,7 +50,7 @@ pub(super) struct Tended<Left> {
 
 impl<Left: Future<Output = ()>> Tended<Left> {
     /// Tends the connection to its end; in words, why it came.
-    pub(super) async fn to_the_end(self) -> String {
+    pub(super) async fn tend(self) -> String {
         let Tended { state, driver, pings, peer, left, metrics, changed } = self;
         // A task of its own: what is watched here must not be polled with every frame.
         let mut driving = tokio::task::spawn_local(driver);
