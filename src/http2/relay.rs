@@ -78,7 +78,7 @@ impl Relay {
 
     /// Whether the source ended with its headers: then there is nothing to relay.
     pub fn is_empty(&self) -> bool {
-        self.source.is_end_stream() && self.backlog.is_empty()
+        self.source.is_end_stream() && self.backlog.is_empty() && self.trailers.is_none()
     }
 
     /// Bytes taken from the source so far.
