@@ -4,6 +4,7 @@
 //! decides how long a failure takes.
 
 pub mod doorward;
+pub mod frame_upstream;
 pub mod frames;
 pub mod go;
 pub mod key_server;
@@ -17,9 +18,10 @@ pub mod tonic;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
+pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
 pub use go::{GoClient, GoServer, h2spec};
-pub use key_server::KeyServer;
+pub use key_server::{Exchange, KeyServer};
 pub use node::{NodeServer, OpenIdProvider};
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
