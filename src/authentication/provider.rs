@@ -5,7 +5,7 @@ use super::claims::Rules;
 use super::failure::{Failure, FailureKind};
 use super::google::{self, Accounts};
 use super::jwks::{KeySet, Symmetric, Unusable};
-use super::jws::Jws;
+use super::jws::{Envelope, Jws};
 use super::remote_key_set::RemoteKeySet;
 use super::revocations::TokenStanding;
 use super::verification_key::VerificationKey;
@@ -115,35 +115,36 @@ impl Provider {
     }
 
     async fn verify_token(self: &Arc<Self>, token: &Jws<'_>, now: f64) -> Result<VerifiedToken, Failure> {
-        let algorithm = self.algorithm(token)?;
-        let keys = self.keys_for(token, algorithm).await?;
-        let mut candidates = keys.candidates(algorithm, token.key_id.as_deref()).peekable();
+        let Jws { envelope, claims } = token;
+        let algorithm = self.algorithm(envelope)?;
+        let keys = self.keys_for(envelope, algorithm).await?;
+        let mut candidates = keys.candidates(algorithm, envelope.key_id.as_deref()).peekable();
         if candidates.peek().is_none() {
             return Err(Failure::new(FailureKind::TokenKeyUnknown, "no key of the token's kid, type and algorithm"));
         }
-        let key = candidates.find(|key| key.verify(algorithm, token.signed, token.signature));
+        let key = candidates.find(|key| key.verify(algorithm, envelope.signed, envelope.signature));
         let key = key.ok_or_else(|| Failure::new(FailureKind::TokenSignature, "the signature is not of the key it names"))?;
-        let until = self.rules.check(token.token_type.as_deref(), &token.claims, now)?;
-        let identity = self.rules.identity(&self.name, &token.claims)?;
+        let until = self.rules.check(envelope.token_type.as_deref(), claims, now)?;
+        let identity = self.rules.identity(&self.name, claims)?;
         if let Some(accounts) = &self.google {
-            accounts.check(&token.claims, identity.user_email.as_deref())?;
+            accounts.check(claims, identity.user_email.as_deref())?;
         }
-        let standing = self.rules.standing(&token.claims)?;
+        let standing = self.rules.standing(claims)?;
         let seen_in = AtomicU64::new(keys.version());
         let validity = Validity { provider: self.clone(), until, algorithm, key: key.thumbprint(), seen_in };
         Ok(VerifiedToken { identity, validity, standing })
     }
 
-    fn algorithm(&self, token: &Jws<'_>) -> Result<Algorithm, Failure> {
-        let listed = algorithm::by_name(&token.algorithm).filter(|algorithm| self.algorithms.contains(algorithm));
+    fn algorithm(&self, envelope: &Envelope<'_>) -> Result<Algorithm, Failure> {
+        let listed = algorithm::by_name(&envelope.algorithm).filter(|algorithm| self.algorithms.contains(algorithm));
         listed.ok_or_else(|| Failure::new(FailureKind::TokenAlgorithm, format!("alg is none of {}", algorithm::names(&self.algorithms))))
     }
 
-    async fn keys_for(&self, token: &Jws<'_>, algorithm: Algorithm) -> Result<Arc<KeySet>, Failure> {
+    async fn keys_for(&self, envelope: &Envelope<'_>, algorithm: Algorithm) -> Result<Arc<KeySet>, Failure> {
         match &self.keys {
             Keys::Fixed(keys) => Ok(keys.clone()),
             Keys::Remote(set) => {
-                let knows = |keys: &KeySet| keys.candidates(algorithm, token.key_id.as_deref()).next().is_some();
+                let knows = |keys: &KeySet| keys.candidates(algorithm, envelope.key_id.as_deref()).next().is_some();
                 let keys = set.keys(knows).await;
                 keys.map_err(|_| Failure::new(FailureKind::KeysUnavailable, "the provider's key set cannot be had right now"))
             }

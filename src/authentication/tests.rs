@@ -1,5 +1,8 @@
 //! Whole authentications: every check of a token and a key has a test that fails without the check.
 
+mod mutations;
+mod wycheproof;
+
 use super::testing::*;
 use super::*;
 use crate::config::{Algorithm, Allowed, Authentication, CertificateName, JwtProvider, KeySource};
