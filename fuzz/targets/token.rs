@@ -1,3 +1,4 @@
+//! See `doorward::authentication::fuzzing::token`, which says what must hold.
 #![no_main]
-use libfuzzer_sys::fuzz_target;
-fuzz_target!(|data: &[u8]| { let _ = doorward::grpc::parse_timeout(data); });
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| doorward::authentication::fuzzing::token(input));
