@@ -114,8 +114,6 @@ fn usable(jwk: &Value, symmetric: Symmetric, algorithms: &[Algorithm]) -> Result
     }
     let bound_to = match text(jwk, "alg")? {
         None => None,
-        // RFC 9864 renames EdDSA with this curve.
-        Some("Ed25519") => Some(Algorithm::EdDSA),
         Some(name) => Some(algorithm::by_name(name).ok_or("its `alg` is not a supported signature algorithm")?),
     };
     let key = match text(jwk, "kty")? {

@@ -212,6 +212,11 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_token_is_told_apart_for_the_operator() {
+        assert!(Jws::parse("a.b.c.d.e").unwrap_err().detail.contains("more than two dots"));
+    }
+
+    #[test]
     fn base64url_has_one_spelling() {
         let whole = token(r#"{"alg":"RS256"}"#, "{}");
         assert!(Jws::parse(&whole).is_ok());

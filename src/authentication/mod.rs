@@ -52,7 +52,7 @@ use jws::Jws;
 use provider::{Validity, VerifiedToken};
 use providers::Providers;
 use revocations::Known;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -106,6 +106,8 @@ pub struct Authenticator {
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
     revocations: Arc<Revocations>,
+    /// API keys of the generation before that are revoked or gone in this one: calls with them may still run.
+    withdrawn_api_keys: HashSet<Arc<str>>,
     long_calls: LongCalls,
 }
 
@@ -144,18 +146,23 @@ impl Authenticator {
             headers,
             verdicts: Verdicts::new(),
             revocations: Arc::new(revocations),
+            withdrawn_api_keys: HashSet::new(),
             long_calls: config.long_calls,
         }
     }
 
-    /// Takes over the key sets that `previous` has fetched from the same sources: a reload during an outage of a key
-    /// server loses nothing. Before the new sets' tasks are started.
-    pub fn adopt_key_sets(&self, previous: &Authenticator) {
+    /// Takes the place of `previous` in a reload, before its own tasks are started: takes over the key sets that were fetched
+    /// from the same sources, so that an outage of a key server loses nothing, and learns which API keys are no more.
+    pub fn succeed(&mut self, previous: &Authenticator) {
         for set in self.key_sets() {
             for previous in previous.key_sets() {
                 set.adopt(previous);
             }
         }
+        let valid: HashSet<&Arc<str>> =
+            self.api_keys.records().filter(|record| record.revoked_at.is_none()).map(|record| &record.id).collect();
+        let withdrawn = previous.api_keys.records().map(|record| &record.id).filter(|id| !valid.contains(id));
+        self.withdrawn_api_keys = withdrawn.cloned().collect();
     }
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
@@ -194,7 +201,11 @@ impl Authenticator {
     pub fn revoked(&self, caller: &Caller) -> Option<Failure> {
         match self.long_calls.on_revocation {
             LongCall::Continue => None,
-            LongCall::End => self.check_revocations(&caller.identity, &caller.standing).err(),
+            LongCall::End => {
+                let withdrawn = caller.identity.api_key_id.as_ref().is_some_and(|id| self.withdrawn_api_keys.contains(id));
+                let removed = || of_identity(&caller.identity, FailureKind::CredentialsRevoked, "the API key was revoked or removed");
+                withdrawn.then(removed).or_else(|| self.check_revocations(&caller.identity, &caller.standing).err())
+            }
         }
     }
 

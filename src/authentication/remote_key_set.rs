@@ -113,9 +113,9 @@ impl RemoteKeySet {
         self.current.load().as_ref().map(|current| current.fetched.elapsed())
     }
 
-    /// Fetches so far by outcome.
-    pub fn fetches(&self) -> impl Iterator<Item = (FetchOutcome, u64)> {
-        FetchOutcome::ALL.into_iter().zip(&self.fetches).map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
+    /// Fetches by outcome since they were last taken.
+    pub fn take_fetches(&self) -> impl Iterator<Item = (FetchOutcome, u64)> {
+        FetchOutcome::ALL.into_iter().zip(&self.fetches).map(|(outcome, count)| (outcome, count.swap(0, Ordering::Relaxed)))
     }
 
     fn current(&self) -> Option<Arc<KeySet>> {
@@ -493,7 +493,7 @@ mod tests {
         assert!(set.has_keys() && set.age().is_some());
         assert!(set.keys(knows("1")).await.is_ok());
         assert_eq!(
-            set.fetches().filter(|(_, count)| *count > 0).map(|(outcome, count)| (outcome.label(), count)).collect::<Vec<_>>(),
+            set.take_fetches().filter(|(_, count)| *count > 0).map(|(outcome, count)| (outcome.label(), count)).collect::<Vec<_>>(),
             [("success", 1), ("status", 1)]
         );
         task.abort();
