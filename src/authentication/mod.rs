@@ -24,6 +24,7 @@ mod remote_key_set;
 mod revocations;
 mod revocations_watch;
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "clippy knows tests by cfg(test) alone")]
 #[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzz targets need only some of it"))]
 mod testing;
 #[cfg(test)]

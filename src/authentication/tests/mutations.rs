@@ -63,13 +63,15 @@ impl Draft {
     }
 
     fn without(mut self, name: &str) -> Draft {
-        self.header.retain(|(found, _)| *found != json!(name).to_string());
-        self.claims.retain(|(found, _)| *found != json!(name).to_string());
+        let name = json!(name).to_string();
+        self.header.retain(|(found, _)| *found != name);
+        self.claims.retain(|(found, _)| *found != name);
         self
     }
 
     fn text(&self, name: &str) -> Value {
-        let member = self.claims.iter().find(|(found, _)| *found == json!(name).to_string());
+        let name = json!(name).to_string();
+        let member = self.claims.iter().find(|(found, _)| *found == name);
         member.map_or(Value::Null, |(_, value)| serde_json::from_str(value).unwrap())
     }
 
