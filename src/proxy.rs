@@ -80,7 +80,7 @@ impl Proxy {
         let generation = self.generation.load_full();
         let mut pool = self.pool.borrow_mut();
         if !pool.reaches_by(&generation.connector) {
-            *pool = Pool::new(generation.connector.clone());
+            *pool = Pool::new(generation.connector.clone(), generation.telemetry.metrics.clone());
         }
         Snapshot { generation, pool: pool.clone() }
     }
@@ -123,7 +123,7 @@ pub async fn call(
         Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
         Err(NotServed::Malformed) => {
             client.reset(Reason::PROTOCOL_ERROR);
-            record.refused("REQUEST_MALFORMED", None);
+            record.refused("REQUEST_MALFORMED", || None);
             record.finish(Code::Internal);
         }
         Err(NotServed::ClientGone) => {
@@ -299,7 +299,7 @@ async fn admit(
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
-            record.audited(refusal.answer().reason, refusal.detail());
+            record.audited(refusal.answer().reason, || refusal.detail());
             return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
         }
         Err(failure) => return Err(Refusal::Authentication(failure).into()),
@@ -309,13 +309,13 @@ async fn admit(
         // A refusal of authentication all the same, though only the rule shows that a credential is needed.
         Err(denied @ Denied::CredentialsMissing) if generation.insecure_audit => {
             let refusal = Refusal::Authorization(denied);
-            record.audited(refusal.answer().reason, refusal.detail());
+            record.audited(refusal.answer().reason, || refusal.detail());
             return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
         }
         decided => decided.map_err(Refusal::Authorization)?,
     };
     match permit.audited().cloned().map(Refusal::Authorization) {
-        Some(refusal) => record.audited(refusal.answer().reason, refusal.detail()),
+        Some(refusal) => record.audited(refusal.answer().reason, || refusal.detail()),
         None => record.authorized(),
     }
     Ok(Admitted { permit, caller: authenticated.caller, public: false })
@@ -418,6 +418,6 @@ fn refuse(refusal: &Refusal, client: &mut ClientStream, mut record: CallRecord) 
             client.text(text);
         }
     }
-    record.refused(answer.reason, refusal.detail());
+    record.refused(answer.reason, || refusal.detail());
     record.finish(answer.status.code());
 }

@@ -5,6 +5,7 @@ use super::credentials::Credentials;
 use super::jwks::{KeySet, Symmetric, Unusable};
 use super::jws::Jws;
 use super::testing::*;
+use super::witness::NoWitness;
 use super::*;
 use crate::config::{Algorithm, JwtProvider, KeySource};
 use base64::Engine;
@@ -43,7 +44,7 @@ fn accepting(keys: &[Key]) -> Authenticator {
 }
 
 fn verify(authenticator: &Authenticator, token: &str) -> Option<Identity> {
-    let verified = pin!(authenticator.verify_token(token, now()));
+    let verified = pin!(authenticator.verify_token(token, now(), &mut NoWitness));
     match verified.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result.ok().map(|verified| verified.identity),
         Poll::Pending => panic!("nothing is fetched"),

@@ -15,8 +15,14 @@ const LONGEST_TOKEN: usize = 64 << 10;
 /// A token taken apart.
 #[derive(Debug)]
 pub(super) struct Jws<'t> {
-    pub(super) envelope: Envelope<'t>,
+    pub(super) algorithm: String,
+    pub(super) key_id: Option<String>,
+    pub(super) token_type: Option<String>,
     pub(super) claims: Map<String, Value>,
+    /// What is signed.
+    pub(super) signed: &'t str,
+    /// base64url, without padding and trailing bits.
+    pub(super) signature: &'t str,
 }
 
 /// A token whose payload is still no more than bytes.
@@ -26,9 +32,7 @@ pub(super) struct Envelope<'t> {
     pub(super) key_id: Option<String>,
     pub(super) token_type: Option<String>,
     payload: Vec<u8>,
-    /// What is signed.
     pub(super) signed: &'t str,
-    /// base64url, without padding and trailing bits.
     pub(super) signature: &'t str,
 }
 
@@ -38,9 +42,9 @@ impl<'t> Jws<'t> {
     }
 
     fn read(token: &'t str) -> Result<Jws<'t>, &'static str> {
-        let envelope = Envelope::read(token)?;
-        let claims = object(&envelope.payload).ok_or("the token's payload is not a JSON object without duplicate members")?;
-        Ok(Jws { envelope, claims })
+        let Envelope { algorithm, key_id, token_type, payload, signed, signature } = Envelope::read(token)?;
+        let claims = object(&payload).ok_or("the token's payload is not a JSON object without duplicate members")?;
+        Ok(Jws { algorithm, key_id, token_type, claims, signed, signature })
     }
 }
 
@@ -175,11 +179,9 @@ mod tests {
     fn a_token_is_taken_apart() {
         let token = token(r#"{"alg":"RS256","kid":"1","typ":"at+jwt","jku":"https://evil"}"#, r#"{"a":{"b":[1,-1,0.5,null,true,"x"]}}"#);
         let jws = Jws::parse(&token).unwrap();
-        let envelope = jws.envelope;
-        let header = (envelope.algorithm.as_str(), envelope.key_id.as_deref(), envelope.token_type.as_deref());
-        assert_eq!(header, ("RS256", Some("1"), Some("at+jwt")));
+        assert_eq!((jws.algorithm.as_str(), jws.key_id.as_deref(), jws.token_type.as_deref()), ("RS256", Some("1"), Some("at+jwt")));
         assert_eq!(Value::Object(jws.claims), serde_json::json!({"a": {"b": [1, -1, 0.5, null, true, "x"]}}));
-        assert_eq!((envelope.signed, envelope.signature), token.rsplit_once('.').unwrap());
+        assert_eq!((jws.signed, jws.signature), token.rsplit_once('.').unwrap());
     }
 
     #[test]

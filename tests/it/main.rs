@@ -21,6 +21,7 @@ mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames
+mod hostile_upstream; // bad frames, floods and lies from the service
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
 mod long_calls; // calls that outlive their credential
@@ -28,9 +29,12 @@ mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod refusal_reasons; // the same reason in answer, log, metric and explanation
 mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
+mod upstream_retries; // calls made again, and those that never are
+mod upstream_silence; // an upstream that freezes, and one that is only quiet

@@ -1,6 +1,7 @@
 //! Mutated tokens, each signed again after the mutation, so that only the intended defect is there: it must be refused
 //! for exactly that. And tokens without a defect, however odd, must be who they say.
 
+use super::super::witness::{NoWitness, Transcript};
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -148,7 +149,11 @@ fn drafts() -> impl Strategy<Value = Draft> {
 /// The provider and user, or why not; the same by way of a request.
 fn verdict(token: &str) -> Result<(String, String), FailureKind> {
     let of = |identity: &Identity| (identity.provider.as_deref().unwrap().to_owned(), identity.user_id.as_deref().unwrap().to_owned());
-    let verified = block_on(ALL.verify_token(token, now())).map(|verified| of(&verified.identity)).map_err(|failure| failure.kind);
+    let verified = block_on(ALL.verify_token(token, now(), &mut NoWitness));
+    let verified = verified.map(|verified| of(&verified.identity)).map_err(|failure| failure.kind);
+    // An explanation goes on after a failed check, and says the same in the end.
+    let explained = block_on(ALL.verify_token(token, now(), &mut Transcript::default()));
+    assert_eq!(explained.map(|verified| of(&verified.identity)).map_err(|failure| failure.kind), verified);
     let mut request = HeaderMap::new();
     if let Ok(field) = HeaderValue::from_str(&format!("Bearer {token}")) {
         request.insert(AUTHORIZATION, field);
@@ -247,7 +252,7 @@ proptest! {
     fn without_a_defect_it_is_its_subject(draft in drafts()) {
         let subject = draft.text("sub").as_str().unwrap().to_owned();
         prop_assert_eq!(verdict(&draft.token()), Ok(("corporate".to_owned(), subject)));
-        let verified = block_on(ALL.verify_token(&draft.token(), now())).unwrap();
+        let verified = block_on(ALL.verify_token(&draft.token(), now(), &mut NoWitness)).unwrap();
         let vouched = draft.text("email_verified") == json!(true);
         prop_assert!(verified.identity.user_email.is_none_or(|email| vouched && draft.text("email") == json!(*email)));
         let roles: Vec<Value> = verified.identity.roles.iter().map(|role| json!(**role)).collect();
