@@ -11,7 +11,9 @@ use crate::config::{Algorithm, JwtProvider, KeySource};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::EncodingKey;
-use serde_json::{Value, json};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value, json};
+use std::fmt;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
@@ -44,7 +46,8 @@ fn accepting(keys: &[Key]) -> Authenticator {
 }
 
 fn verify(authenticator: &Authenticator, token: &str) -> Option<Identity> {
-    let verified = pin!(authenticator.verify_token(token, now(), &mut NoWitness));
+    let mut witness = NoWitness;
+    let verified = pin!(authenticator.verify_token(token, now(), &mut witness));
     match verified.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result.ok().map(|verified| verified.identity),
         Poll::Pending => panic!("nothing is fetched"),
@@ -77,9 +80,12 @@ fn signed_token(header: &[u8], claims: &[u8]) {
     let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).expect("HMAC takes everything");
     let token = format!("{signed}.{signature}");
     let Ok(jws) = Jws::parse(&token) else { return };
+    let claims_text = std::str::from_utf8(claims).expect("JSON is UTF-8");
     let (header, claims): (Value, Value) =
-        (serde_json::from_slice(header).expect("JSON it was"), serde_json::from_slice(claims).expect("JSON it was"));
+        (serde_json::from_slice(header).expect("JSON it was"), serde_json::from_str(claims_text).expect("JSON it was"));
     assert_eq!(Value::Object(jws.claims), claims);
+    let FirstOfEach(first) = serde_json::from_str(claims_text).expect("an object it was");
+    assert_eq!(Value::Object(first), claims, "whoever takes the first of two members reads the same");
     assert!(header.get("crit").is_none() && header.get("b64").is_none());
     let Some(identity) = verify(&OURS, &token) else { return };
     assert_eq!((&header["alg"], header.get("kid")), (&json!("HS256"), None), "our keys have no kid");
@@ -93,6 +99,30 @@ fn signed_token(header: &[u8], claims: &[u8]) {
     assert!(!subject.is_empty() && identity.user_id.as_deref() == Some(subject));
     assert!(identity.user_email.is_none_or(|email| claims["email_verified"] == true && claims["email"] == *email));
     assert!(identity.api_key_id.is_none() && identity.permissions.is_empty() && identity.client_id.is_none());
+}
+
+/// An object as those read it who take the first of two members.
+struct FirstOfEach(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for FirstOfEach {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FirstOfEach, D::Error> {
+        deserializer.deserialize_map(FirstOfEach(Map::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for FirstOfEach {
+    type Value = FirstOfEach;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<FirstOfEach, A::Error> {
+        while let Some((name, value)) = members.next_entry::<String, Value>()? {
+            self.0.entry(name).or_insert(value);
+        }
+        Ok(self)
+    }
 }
 
 /// At most 100 keys are usable and 16 are tried; one strange key more changes nothing; symmetric keys that are
@@ -122,6 +152,12 @@ pub fn key_set(input: &[u8]) {
             assert!(!key.verify(algorithm, "e30.e30", "") && !key.verify(algorithm, "e30.e30", &URL_SAFE_NO_PAD.encode([0; 64])));
         }
         assert!(from_url.iter().all(|(keys, _)| algorithm != Algorithm::HS256 || keys.candidates(algorithm, None).next().is_none()));
+    }
+    if let [key] = &listed[..]
+        && let Some(bound) = key["alg"].as_str().map(|alg| alg.replace("Ed25519", "EdDSA"))
+    {
+        let mut others = ALGORITHMS.into_iter().filter(|algorithm| format!("{algorithm:?}") != bound);
+        assert!(others.all(|other| keys.candidates(other, None).next().is_none()), "its alg binds it");
     }
     let mut with_a_strange_key = document.clone();
     with_a_strange_key["keys"] = listed.iter().take(99).cloned().chain([json!({ "kty": "strange" })]).collect();
