@@ -21,6 +21,7 @@ mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames
+mod hostile_key_servers; // hangs, drips, bombs, garbage, and keys that change every second
 mod hostile_upstream; // bad frames, floods and lies from the service
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL

@@ -18,7 +18,7 @@ pub mod wire;
 pub use doorward::{Doorward, command};
 pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
-pub use key_server::KeyServer;
+pub use key_server::{Exchange, KeyServer};
 pub use node::OpenIdProvider;
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
