@@ -11,11 +11,15 @@ PROGRAMS := tests/go/bin
 # The stamps stand for the installed requirements: touching a list makes its environment anew.
 STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed
 
-.PHONY: help demo test lint check bench ci
+# For each fuzz target.
+FUZZ_SECONDS ?= 10
+
+.PHONY: help demo test fuzz lint check bench ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
 	@echo 'make test    every test; sets up the Python, Node and Go environments they need'
+	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (10) from its seeds'
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
@@ -45,6 +49,9 @@ $(PROGRAMS)/.installed: tests/go/go.mod tests/go/go.sum
 	cd tests/go && GOBIN=$(CURDIR)/$(PROGRAMS) $(GO) install tool
 	touch $@
 
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
+
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -56,4 +63,4 @@ check:
 bench:
 	$(CARGO) bench --locked --bench side_by_side
 
-ci: lint test check
+ci: lint test check fuzz

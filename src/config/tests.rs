@@ -17,6 +17,10 @@ static FILES: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         ("empty", " \n", 0o600),
         ("secret32", &format!("{}\n", "s".repeat(32)), 0o600),
         ("secret31", &format!("{}\n", "s".repeat(31)), 0o600),
+        ("public.jwks", r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k"}]}"#, 0o644),
+        ("shared.jwks", r#"{"keys":[{"kty":"EC"},{"kty":"oct","k":"aHVudGVyMg"}]}"#, 0o644),
+        ("private.jwks", r#"{"keys":[{"kty":"RSA","d":"aHVudGVyMg"}]}"#, 0o604),
+        ("closed.jwks", r#"{"keys":[{"kty":"oct","k":"aHVudGVyMg"}]}"#, 0o640),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -158,6 +162,20 @@ fn secrets_lose_one_newline_of_a_file_and_must_be_as_long_as_the_hash() {
         "9:18: authentication.jwt[0].secret_file",
         "everybody on this machine can read",
     );
+}
+
+#[test]
+fn a_key_set_file_may_hold_secrets_which_others_must_not_read() {
+    let set = |name: &str| format!("{HEAD}{}    jwks_file: {name}\n", without(JWT, "jwks_url").replace("RS256", "HS256, ES256"));
+    for name in ["public.jwks", "closed.jwks", "crt"] {
+        good(&set(name));
+        let warned = lines(&load_text(&set(name))).iter().any(|line| line.contains("everybody"));
+        assert!(!warned, "{name}");
+    }
+    for name in ["shared.jwks", "private.jwks"] {
+        good(&set(name));
+        expect(&set(name), "warning", "9:16: authentication.jwt[0].jwks_file", "everybody on this machine can read");
+    }
 }
 
 #[test]
@@ -402,7 +420,19 @@ fn bad_providers() {
         ("[RS256]", "[]", "8:5: authentication.jwt[0].algorithms", "found an empty list"),
         ("[RS256]", "[none]", "8:18: authentication.jwt[0].algorithms[0]", "found \"none\", expected one of HS256, HS384"),
         ("[RS256]", "[rs256]", "8:18: authentication.jwt[0].algorithms[0]", "did you mean \"RS256\"?"),
-        ("[RS256]", "[RS256, HS256]", "8:25: authentication.jwt[0].algorithms[1]", "only with secret_file or secret_env"),
+        ("[RS256]", "[RS256, HS256]", "8:25: authentication.jwt[0].algorithms[1]", "only with secret_file, secret_env or a jwks_file"),
+        (
+            "[RS256]\n    jwks_url: https://i.example/k",
+            "[RS256, HS512]\n    discovery: true",
+            "8:25: authentication.jwt[0].algorithms[1]",
+            "beside keys that are published",
+        ),
+        (
+            "[RS256]\n    jwks_url: https://i.example/k",
+            "[HS384]\n    public_key_file: crt",
+            "8:18: authentication.jwt[0].algorithms[0]",
+            "beside a public key",
+        ),
         ("https://i.example/k", "http://i.example/k", "9:15: authentication.jwt[0].jwks_url", "plain http"),
         ("https://i.example/k", "https://u:hunter2@i.example/k", "9:15: authentication.jwt[0].jwks_url", "user and password"),
         ("https://i.example/k", "5", "9:15: authentication.jwt[0].jwks_url", "found the number 5, expected an https:// URL"),
