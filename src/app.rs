@@ -72,7 +72,7 @@ pub fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
         door: Door::new(server_tls, &config.limits),
         certificate_expiry,
         upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
-        connector: Connector::new(upstream, client_tls, config.limits.header_bytes),
+        connector: Connector::new(upstream, client_tls, &config.limits),
         upstream_authority: upstream_authority?,
     })
 }

@@ -37,6 +37,10 @@ pub enum Refusal {
     UpstreamReset(h2::Reason),
     /// The upstream's headers or trailers are over a limit, or malformed.
     UpstreamHeaders(Unacceptable),
+    /// The upstream has taken nothing for `limits.stalled` while bytes of the request waited for it.
+    UpstreamStalled,
+    /// Nothing has come or gone for `limits.stream_idle`.
+    StreamIdle,
     /// The deadline has passed.
     Deadline,
 }
@@ -100,6 +104,8 @@ impl Refusal {
             Refusal::UpstreamUnavailable(_) => grpc(Code::Unavailable, "UPSTREAM_UNAVAILABLE", "the upstream cannot be reached"),
             Refusal::UpstreamReset(reason) => grpc(Code::from_reset(*reason), "UPSTREAM_RESET", "the upstream reset the stream"),
             Refusal::UpstreamHeaders(_) => grpc(Code::Internal, "UPSTREAM_HEADERS", "the upstream's headers are too large or malformed"),
+            Refusal::UpstreamStalled => grpc(Code::Unavailable, "UPSTREAM_STALLED", "the upstream does not take the request"),
+            Refusal::StreamIdle => grpc(Code::Unavailable, "STREAM_IDLE", "the call has been idle for too long"),
             Refusal::Deadline => grpc(Code::DeadlineExceeded, "DEADLINE", "the deadline has passed"),
         }
     }
@@ -121,6 +127,8 @@ impl Refusal {
             | Refusal::MethodMalformed
             | Refusal::TimeoutMalformed
             | Refusal::Draining
+            | Refusal::UpstreamStalled
+            | Refusal::StreamIdle
             | Refusal::Deadline => None,
         }
     }

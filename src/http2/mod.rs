@@ -5,14 +5,16 @@ mod authority;
 mod frames;
 mod headers;
 mod io;
+mod patience;
 mod relay;
 mod tap;
 
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable};
 pub use io::Io;
+pub use patience::Patience;
 pub use relay::{Broken, Ledgers, Relay, Relayed};
-pub use tap::{FrameTap, TapState};
+pub use tap::{FrameTap, TapState, TimedOut};
 
 /// What one stream may have in flight towards us before it is forwarded, in bytes. It bounds our buffer of one stream.
 pub const STREAM_WINDOW: u32 = 256 * 1024;

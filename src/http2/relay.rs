@@ -4,6 +4,7 @@
 //! back to the sender only for what the receiver's window took: the buffer never exceeds [`super::STREAM_WINDOW`], and a
 //! slow reader slows its writer and nobody else.
 
+use super::Patience;
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// How a direction ended well.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub enum Broken {
     Source(h2::Error),
     /// The side that receives was reset or lost, or wants no more.
     Sink,
+    /// The side that receives has given no window for `limits.stalled` while bytes waited for it.
+    Stalled,
 }
 
 /// The state of one direction.
@@ -39,6 +43,9 @@ pub struct Relay {
     drained: bool,
     trailers: Option<HeaderMap>,
     bytes: u64,
+    /// Bytes the sink has taken.
+    given: u64,
+    patience: Patience,
     ledgers: Option<Ledgers>,
 }
 
@@ -68,9 +75,11 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    /// Relays what `source` receives, and enters what it holds in `ledgers`.
-    pub fn new(source: RecvStream, ledgers: Option<Ledgers>) -> Relay {
-        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, ledgers }
+    /// Relays what `source` receives, and enters what it holds in `ledgers`. A sink that takes nothing for `stalled` while
+    /// bytes wait for it breaks the relay.
+    pub fn new(source: RecvStream, ledgers: Option<Ledgers>, stalled: Duration) -> Relay {
+        let patience = Patience::new(stalled);
+        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, given: 0, patience, ledgers }
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
@@ -83,6 +92,11 @@ impl Relay {
         self.bytes
     }
 
+    /// Grows with everything that comes or goes.
+    pub fn moved(&self) -> u64 {
+        self.bytes + self.given
+    }
+
     /// Moves what can be moved now. Ready once, when the direction has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
         let before = self.backlog.len();
@@ -90,7 +104,10 @@ impl Relay {
         if let Some(ledgers) = &self.ledgers {
             ledgers.enter(before, self.backlog.len());
         }
-        moved
+        match moved {
+            Poll::Pending if !self.backlog.is_empty() => self.patience.poll(cx, self.given).map(|()| Err(Broken::Stalled)),
+            moved => moved,
+        }
     }
 
     fn relay(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
@@ -145,6 +162,7 @@ impl Relay {
             let length = data.len();
             let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
             sink.send_data(data, last).map_err(|_| Broken::Sink)?;
+            self.given += length as u64;
             // An error here means the stream is gone, which the next poll of the source reports with its reason.
             let _ = self.source.flow_control().release_capacity(length);
             if last {

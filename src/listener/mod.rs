@@ -3,12 +3,15 @@
 
 mod accept;
 mod connection;
+mod lifetime;
 mod worker;
 
 pub use accept::{accept, bind};
 pub use worker::{Worker, Workers};
 
 use crate::config::Limits;
+use crate::upstream::StreamLimits;
+use lifetime::Lifetime;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
@@ -24,11 +27,21 @@ pub struct Door {
     streams: u32,
     /// `limits.header_bytes`.
     header_bytes: usize,
+    /// Of each call.
+    stream: StreamLimits,
+    lifetime: Lifetime,
 }
 
 impl Door {
     /// `tls` is `None` with `listen.insecure_plaintext`.
     pub fn new(tls: Option<Arc<ServerConfig>>, limits: &Limits) -> Door {
-        Door { tls: tls.map(TlsAcceptor::from), handshake: limits.handshake, streams: limits.streams, header_bytes: limits.header_bytes }
+        Door {
+            tls: tls.map(TlsAcceptor::from),
+            handshake: limits.handshake,
+            streams: limits.streams,
+            header_bytes: limits.header_bytes,
+            stream: StreamLimits { stalled: limits.stalled, idle: limits.stream_idle },
+            lifetime: Lifetime::new(limits),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Making one connection to the upstream: name resolution, TCP or Unix socket, TLS, HTTP/2. Up means that the upstream's
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
-use crate::config::{Upstream, UpstreamAddress};
+use crate::config::{Limits, Upstream, UpstreamAddress};
 use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -27,6 +27,7 @@ pub struct Connector {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
     header_bytes: usize,
+    stalled: Duration,
 }
 
 /// A connection that is up; its `Connection` has yet to be driven by a task.
@@ -37,9 +38,10 @@ pub(super) struct Connected {
 }
 
 impl Connector {
-    /// `tls` is the client configuration for an `https://` upstream; `header_bytes` as in `limits`.
-    pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, header_bytes: usize) -> Connector {
-        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes }
+    /// `tls` is the client configuration for an `https://` upstream.
+    pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limits: &Limits) -> Connector {
+        let (header_bytes, stalled) = (limits.header_bytes, limits.stalled);
+        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes, stalled }
     }
 
     pub(super) async fn connect(&self) -> Result<Connected, Unreachable> {
@@ -54,7 +56,7 @@ impl Connector {
     async fn attempt(&self) -> Result<Connected, String> {
         let io = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
-        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
+        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
         let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -131,7 +133,7 @@ mod tests {
         let connect_timeout = Duration::from_millis(milliseconds);
         let (health, at) = (UpstreamHealth::Connection, Position::default());
         let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
-        let connector = Connector::new(&upstream, None, 16 * 1024);
+        let connector = Connector::new(&upstream, None, &Limits::default());
         let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect());
         connected.err().unwrap().0.to_string()
     }

@@ -6,7 +6,7 @@ use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Ledgers, Patience, Relay, Relayed, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -56,6 +56,12 @@ pub enum Ended {
     Headers(Unacceptable),
     /// The deadline has passed.
     Deadline,
+    /// Nothing has come or gone for `limits.stream_idle`.
+    Idle,
+    /// It has taken nothing for `limits.stalled` while bytes of the request waited for it.
+    Stalled,
+    /// The client has taken nothing for `limits.stalled` while bytes of the answer waited for it.
+    ClientStalled,
     /// The client reset the stream (or its connection is gone): nobody is left to answer.
     ClientGone,
     /// The client's request is malformed beyond its headers: trailers over the limit, a bad frame.
@@ -72,7 +78,7 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
             Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx).map(Err),
+                Poll::Pending => timer.poll(cx, &mut client.idle, 0).map(Err),
                 ready => ready,
             },
         })
@@ -97,9 +103,15 @@ fn at_deadline(ended: Ended, deadline: Option<Instant>) -> Ended {
 struct Timer<'a>(Option<Pin<&'a mut Sleep>>);
 
 impl Timer<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Ended::Deadline),
+    /// The deadline, or the end of the patience with a call on which no more than `moved` has come and gone.
+    fn poll(&mut self, cx: &mut Context<'_>, idle: &mut Option<Patience>, moved: u64) -> Poll<Ended> {
+        if let Some(sleep) = &mut self.0
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ended::Deadline);
+        }
+        match idle {
+            Some(idle) => idle.poll(cx, moved).map(|()| Ended::Idle),
             None => Poll::Pending,
         }
     }
@@ -121,6 +133,7 @@ impl UpstreamStream {
             // h2 resets a stream whose response head is over its own limit.
             Some(_) if error.is_reset() && error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
             Some(reason) if error.is_reset() => Ended::Reset(reason),
+            _ if self.slot.stalled() => Ended::Stalled,
             _ => Ended::Lost(error.to_string()),
         }
     }
@@ -133,9 +146,20 @@ impl Drop for UpstreamStream {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // nearly every call gets to the larger one, and a box is an allocation
 enum Answer {
     Awaited(ResponseFuture),
     Begun { relay: Relay, code: Code },
+}
+
+impl Answer {
+    /// Grows with everything that comes or goes.
+    fn moved(&self) -> u64 {
+        match self {
+            Answer::Awaited(_) => 0,
+            Answer::Begun { relay, .. } => 1 + relay.moved(),
+        }
+    }
 }
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
@@ -169,7 +193,10 @@ impl Exchange<'_> {
         }
         self.upload(cx)?;
         match self.answer(cx) {
-            Poll::Pending => timer.poll(cx).map(Err),
+            Poll::Pending => {
+                let moved = self.client.upload.moved() + self.upstream.answer.moved();
+                timer.poll(cx, &mut self.client.idle, moved).map(Err)
+            }
             ready => ready,
         }
     }
@@ -189,6 +216,7 @@ impl Exchange<'_> {
                 let _ = sink.send_trailers(trailers);
             }
             Err(Broken::Source(_)) => return Err(Ended::ClientGone),
+            Err(Broken::Stalled) => return Err(Ended::Stalled),
         }
         self.upstream.sink = None;
         Ok(())
@@ -201,7 +229,7 @@ impl Exchange<'_> {
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
-            let relay = Relay::new(body, Some(ledgers));
+            let relay = Relay::new(body, Some(ledgers), self.client.stalled);
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {
@@ -228,6 +256,7 @@ impl Exchange<'_> {
             }
             Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
             Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone)),
+            Err(Broken::Stalled) => Poll::Ready(Err(Ended::ClientStalled)),
         }
     }
 }

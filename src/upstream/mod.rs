@@ -9,7 +9,7 @@ mod forward;
 mod health;
 mod pool;
 
-pub use client_stream::ClientStream;
+pub use client_stream::{ClientStream, StreamLimits};
 pub use connect::{Connector, Unreachable};
 pub use exposure_watch::watch_exposure;
 pub use forward::{Ended, Finished, Passage, forward};

@@ -2,7 +2,7 @@
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
 use super::connect::{Connected, Connector, Unreachable};
-use crate::http2::{CONNECTION_WINDOW, TapState};
+use crate::http2::{CONNECTION_WINDOW, TapState, TimedOut};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
@@ -85,6 +85,11 @@ impl Slot {
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
     pub(super) fn oversized(&self, stream: u32) -> bool {
         self.0.tap.take_oversized(stream)
+    }
+
+    /// Whether the connection ended because the upstream took nothing on it.
+    pub(super) fn stalled(&self) -> bool {
+        self.0.tap.timed_out() == Some(TimedOut::Stalled)
     }
 
     /// No further call is to use this connection.
