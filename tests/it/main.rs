@@ -28,5 +28,6 @@ mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
+mod time_limits; // stalled peers, idle calls, idle and old connections
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
