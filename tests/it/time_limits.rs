@@ -333,7 +333,10 @@ fn a_grpc_client_loses_no_call_while_its_connections_age() {
     let mut calls: Vec<Call> =
         (0..4).map(|_| call("/demo.v1.Echo/Bidi").with("together", true).behaviour(json!({ "sleep": 2.0 }))).collect();
     calls.extend((0..800).map(|_| call(UNARY)));
-    let failed: Vec<Answer> = doorward.calls(&calls).into_iter().filter(|answer| answer.code() != 0).collect();
+    // grpcio sends again, as it does by default, what the second GOAWAY says was not taken: a stream that it begins while it
+    // reads the first one leaves after its answer to our PING.
+    let failed: Vec<Answer> =
+        doorward.calls_as(&json!({"retries": true}), &calls).into_iter().filter(|answer| answer.code() != 0).collect();
     assert!(failed.is_empty(), "{failed:?}");
     assert!(hits(&doorward, "connection_age") >= 2.0);
     assert!(doorward.metric("doorward_connections_total", &[]) >= 3.0);

@@ -1,4 +1,4 @@
-"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, calls: […]} on standard input, a JSON list of
+"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, retries?, calls: […]} on standard input, a JSON list of
 results on standard output. All calls share one channel, in order; those with `together` run at the same time as their neighbours.
 
 A call:   {method, metadata: [[name, text]] (`-bin` values in base64), messages: [text | {size}] (default one empty message),
@@ -106,7 +106,7 @@ def perform(channel, call):
 
 def main():
     order = json.load(sys.stdin)
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", int(order.get("retries", False)))]
     if order.get("plaintext"):
         channel = grpc.insecure_channel(order["target"], options)
     else:
