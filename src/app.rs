@@ -171,7 +171,7 @@ async fn serve(config: Config, assembly: Assembly, telemetry: Arc<Telemetry>) ->
     readiness.set_started();
 
     let interrupted = Notify::new();
-    let (most, limits) = (config.limits.connections, &config.limits);
+    let (most, limits) = (listener::room_for(config.limits.connections), &config.limits);
     let way_down = async {
         let closing = told_to_close(drain, limits.drain_delay, &interrupted);
         let workers = listener::accept(traffic, workers, most, closing, telemetry.metrics.clone()).await;

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// Connections the kernel holds while the control thread is busy; the kernel's own limit (somaxconn) is below.
@@ -16,6 +16,9 @@ const BACKLOG: i32 = 4096;
 
 /// While file descriptors or memory are out, accepting again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The log is not to be flooded by whoever uses up our files.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// Binds `address`; `[::]` takes IPv4 as well. Call within a runtime.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -40,6 +43,7 @@ pub async fn accept(
     metrics: Arc<Metrics>,
 ) -> Workers {
     let mut close = pin!(close);
+    let mut said = None::<Instant>;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -60,7 +64,10 @@ pub async fn accept(
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accepting connections pauses: the process is out of file descriptors or memory");
+                if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(%error, "accepting connections pauses: the process is out of file descriptors or memory");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -3,10 +3,12 @@
 
 mod accept;
 mod connection;
+mod files;
 mod lifetime;
 mod worker;
 
 pub use accept::{accept, bind};
+pub use files::room_for;
 pub use worker::{Worker, Workers};
 
 use crate::config::Limits;

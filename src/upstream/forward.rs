@@ -86,6 +86,9 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
     };
     let mut exchange = Exchange { passage: &passage, client, upstream };
     let ended = poll_fn(|cx| exchange.poll(cx, &mut timer)).await;
+    if let Err(Ended::ClientGone | Ended::ClientMalformed) = ended {
+        exchange.upstream.give_up();
+    }
     ended.map_err(|ended| at_deadline(ended, passage.deadline))
 }
 
@@ -135,6 +138,22 @@ impl UpstreamStream {
             Some(reason) if error.is_reset() => Ended::Reset(reason),
             _ if self.slot.stalled() => Ended::Stalled,
             _ => Ended::Lost(error.to_string()),
+        }
+    }
+}
+
+impl UpstreamStream {
+    /// Resets the stream, though not before the upstream can have looked at it: HTTP/2 servers take requests that are reset
+    /// while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's calls
+    /// for what one client did.
+    fn give_up(self) {
+        /// Well below the 100 ms within which an upstream learns of a cancellation.
+        const UNSEEN: Duration = Duration::from_millis(25);
+        if matches!(self.answer, Answer::Awaited(_)) {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(UNSEEN).await;
+                drop(self);
+            });
         }
     }
 }

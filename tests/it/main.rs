@@ -14,6 +14,7 @@ mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod exposure; // an upstream that others can reach
+mod floods; // frames, resets and connections without end
 mod google; // Google ID tokens
 mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers

@@ -76,7 +76,15 @@ impl Site {
     /// Runs Doorward and waits only until its ports are bound.
     #[track_caller]
     pub fn start_unready(&self, yaml: &str) -> Doorward {
-        Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"), self.dir.clone())
+        Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"), self.dir.clone(), None)
+    }
+
+    /// Runs Doorward, with at most so many files open at a time, and waits until it is ready.
+    #[track_caller]
+    pub fn start_with_files(&self, yaml: &str, most_open: usize) -> Doorward {
+        let mut doorward = Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"), self.dir.clone(), Some(most_open));
+        doorward.wait_ready();
+        doorward
     }
 }
 
