@@ -175,9 +175,15 @@ async fn an_upstream_whose_socket_takes_nothing_loses_its_connection() {
     // The service needs this thread until Doorward is ready.
     let doorward = tokio::task::spawn_blocking(move || Site::new().start(&yaml)).await.unwrap();
     let mut wire = Wire::connect(&doorward).await;
-    let answer = wire.call_with(request(HELD, &[]), message(&vec![0; 32 << 20]), None).await;
-    assert_eq!(answer.refusal(), (14, "UPSTREAM_STALLED".to_owned()), "{answer:?}");
-    assert!(hits(&doorward, "stalled") >= 1.0);
+    let (large, mut stream) = wire.open(request(HELD, &[])).await.unwrap();
+    stream.send_data(message(&vec![0; 32 << 20]), true).unwrap();
+    let large = tokio::spawn(large);
+    // What the socket takes for itself is full by then. This request waits below the windows, where nothing tells of it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let small = wire.call(request(HELD, &[])).await;
+    assert_eq!(small.refusal(), (14, "UPSTREAM_STALLED".to_owned()), "{small:?}");
+    assert_eq!(large.await.unwrap().refusal(), (14, "UPSTREAM_STALLED".to_owned()));
+    assert!(hits(&doorward, "stalled") >= 2.0);
 }
 
 #[tokio::test]
