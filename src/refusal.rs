@@ -97,7 +97,7 @@ impl Refusal {
                 Denied::CredentialsMissing => failure_answer(FailureKind::CredentialsMissing),
                 Denied::PermissionMissing { .. } => grpc(Code::PermissionDenied, "PERMISSION_MISSING", "a permission is missing"),
                 Denied::MethodNotAllowed => grpc(Code::PermissionDenied, "METHOD_NOT_ALLOWED", "this method is not allowed"),
-                Denied::CredentialsNotAccepted => {
+                Denied::CredentialsNotAccepted { .. } => {
                     grpc(Code::PermissionDenied, "CREDENTIALS_NOT_ACCEPTED", "this method asks for another kind of credentials")
                 }
             },
@@ -122,14 +122,12 @@ impl Refusal {
             Refusal::Authorization(denied) => Some(denied.to_string()),
             Refusal::UpstreamUnavailable(why) => Some(why.clone()),
             Refusal::UpstreamReset(reason) => Some(format!("RST_STREAM: {}", reason.description())),
-            Refusal::NotPost
-            | Refusal::NotGrpc
-            | Refusal::MethodMalformed
-            | Refusal::TimeoutMalformed
-            | Refusal::Draining
-            | Refusal::UpstreamStalled
-            | Refusal::StreamIdle
-            | Refusal::Deadline => None,
+            Refusal::MethodMalformed => Some("expected a path of /package.Service/Method".to_owned()),
+            Refusal::TimeoutMalformed => Some("expected one grpc-timeout of 1 to 8 digits and one of H M S m u n".to_owned()),
+            Refusal::UpstreamStalled => Some("no window or no room for limits.stalled".to_owned()),
+            Refusal::StreamIdle => Some("nothing came or went for limits.stream_idle".to_owned()),
+            // The words for everyone say it all.
+            Refusal::NotPost | Refusal::NotGrpc | Refusal::Draining | Refusal::Deadline => None,
         }
     }
 
@@ -162,7 +160,7 @@ impl Refusal {
         let code = answer.status.code();
         let request_id = request_id.to_string();
         let permission = match self {
-            Refusal::Authorization(Denied::PermissionMissing { permission }) => Some(("permission", permission.as_str())),
+            Refusal::Authorization(Denied::PermissionMissing { permission, .. }) => Some(("permission", permission.as_str())),
             _ => None,
         };
         let metadata: Vec<(&str, &str)> = [Some(("request_id", request_id.as_str())), permission].into_iter().flatten().collect();

@@ -9,7 +9,7 @@ const OURS: u64 = 512;
 
 /// How many client connections there is room for: `wanted`, or fewer where the limit on open files says so even after it
 /// has been raised as far as the process may.
-pub fn room_for(wanted: usize) -> usize {
+pub(super) fn room_for(wanted: usize) -> usize {
     let wanted = wanted as u64;
     let mut limit = getrlimit(Resource::Nofile);
     let needed = wanted.saturating_add(OURS);

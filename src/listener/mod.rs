@@ -8,11 +8,11 @@ mod lifetime;
 mod worker;
 
 pub use accept::{accept, bind};
-pub use files::room_for;
 pub use worker::{Worker, Workers};
 
 use crate::config::Limits;
 use crate::upstream::StreamLimits;
+use jiff::Timestamp;
 use lifetime::Lifetime;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// What a new connection meets. One a configuration generation; a connection keeps the one it began with.
 pub struct Door {
+    /// Client connections at a time, those that came through other doors included.
+    connections: usize,
     /// `None` with `listen.insecure_plaintext`.
     tls: Option<TlsAcceptor>,
     /// TLS, preface and first SETTINGS together; and any unfinished header block.
@@ -32,18 +34,27 @@ pub struct Door {
     /// Of each call.
     stream: StreamLimits,
     lifetime: Lifetime,
+    /// Of `listen.tls.certificate`.
+    certificate_expiry: Option<Timestamp>,
 }
 
 impl Door {
-    /// `tls` is `None` with `listen.insecure_plaintext`.
-    pub fn new(tls: Option<Arc<ServerConfig>>, limits: &Limits) -> Door {
+    /// `tls` and `certificate_expiry` are `None` with `listen.insecure_plaintext`.
+    pub fn new(tls: Option<Arc<ServerConfig>>, certificate_expiry: Option<Timestamp>, limits: &Limits) -> Door {
         Door {
+            connections: limits.connections,
             tls: tls.map(TlsAcceptor::from),
             handshake: limits.handshake,
             streams: limits.streams,
             header_bytes: limits.header_bytes,
             stream: StreamLimits { stalled: limits.stalled, idle: limits.stream_idle },
             lifetime: Lifetime::new(limits),
+            certificate_expiry,
         }
+    }
+
+    /// When the certificate that it shows expires.
+    pub fn certificate_expiry(&self) -> Option<Timestamp> {
+        self.certificate_expiry
     }
 }
