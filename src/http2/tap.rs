@@ -2,7 +2,7 @@
 //! cannot: the handshake (until the first SETTINGS), any unfinished header block, and a socket that takes nothing. Costs
 //! nothing while none runs. Counts the frames that carry no call, for a flood of them.
 
-use super::Patience;
+use super::Standstill;
 use super::frames::FrameScanner;
 use super::io::Io;
 use std::cell::{Cell, RefCell};
@@ -22,6 +22,12 @@ pub struct TapState {
     going_away: Cell<bool>,
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
+    /// Something has come since this was last asked.
+    heard: Cell<bool>,
+    /// HEADERS or DATA has come since this was last asked.
+    message: Cell<bool>,
+    /// Bytes the socket has taken.
+    written: Cell<u64>,
     /// Streams with a header block larger on the wire than any acceptable one.
     oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
@@ -50,6 +56,21 @@ impl TapState {
         let before = oversized.len();
         oversized.retain(|noted| *noted != stream);
         oversized.len() < before
+    }
+
+    /// Whether anything has come since this was last asked.
+    pub fn take_heard(&self) -> bool {
+        self.heard.replace(false)
+    }
+
+    /// Whether HEADERS or DATA has come since this was last asked: what gRPC servers count PINGs by.
+    pub fn take_message(&self) -> bool {
+        self.message.replace(false)
+    }
+
+    /// Bytes the socket has taken so far.
+    pub fn written(&self) -> u64 {
+        self.written.get()
     }
 
     /// Which of the tap's own timers ended the connection.
@@ -108,7 +129,7 @@ pub struct FrameTap {
     header_block: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// For a socket that takes nothing.
-    patience: Patience,
+    standstill: Standstill,
     /// Grows with all the socket takes: its bytes, and each flush that came to its end.
     moved: u64,
     /// When frames that carry no call, and what they are weighed against, were last counted from zero; `None`: they are
@@ -135,13 +156,17 @@ impl FrameTap {
 
     fn new(io: Io, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState::default());
-        let patience = Patience::new(stalled);
-        let tap = FrameTap { io, scanner, state: state.clone(), header_block, timer: None, patience, moved: 0, flood_since: None };
+        let standstill = Standstill::new(stalled);
+        let tap = FrameTap { io, scanner, state: state.clone(), header_block, timer: None, standstill, moved: 0, flood_since: None };
         (tap, state)
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
+        self.state.heard.set(true);
+        if std::mem::take(&mut self.scanner.message) {
+            self.state.message.set(true);
+        }
         for stream in self.scanner.oversized.drain(..) {
             let mut oversized = self.state.oversized.borrow_mut();
             // Calls take theirs when they end; a peer that sends more than that to streams nobody reads is not counted.
@@ -200,13 +225,15 @@ impl FrameTap {
         match given {
             Poll::Pending => match self.poll_timer(cx) {
                 Poll::Pending => {
-                    ready!(self.patience.poll(cx, self.moved));
+                    ready!(self.standstill.poll(cx, self.moved));
                     self.timed_out(TimedOut::Stalled).map(Err)
                 }
                 ready => ready.map(Err),
             },
             Poll::Ready(Ok(taken)) => {
-                self.moved += bytes(&taken) as u64;
+                let bytes = bytes(&taken) as u64;
+                self.state.written.set(self.state.written.get() + bytes);
+                self.moved += bytes.max(1);
                 Poll::Ready(Ok(taken))
             }
             failed => failed,
@@ -251,11 +278,11 @@ impl AsyncWrite for FrameTap {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let given = Pin::new(&mut self.io).poll_flush(cx);
-        self.written(cx, given, |()| 1)
+        self.written(cx, given, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let given = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.written(cx, given, |()| 1)
+        self.written(cx, given, |()| 0)
     }
 }

@@ -1,6 +1,6 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use crate::http2::{Patience, Relay};
+use crate::http2::{Relay, Standstill};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -26,7 +26,7 @@ pub struct ClientStream {
     pub(super) upload: Relay,
     pub(super) stalled: Duration,
     /// While nothing comes or goes.
-    pub(super) idle: Option<Patience>,
+    pub(super) idle: Option<Standstill>,
     reply: Reply,
     /// What this client's connection has not taken of its answers, in bytes.
     pub(super) unread: Rc<Cell<usize>>,
@@ -46,7 +46,7 @@ impl ClientStream {
     pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>, limits: StreamLimits) -> ClientStream {
         let StreamLimits { stalled, idle } = limits;
         let upload = Relay::new(body, None, stalled);
-        ClientStream { upload, stalled, idle: idle.map(Patience::new), reply: Reply::Awaited(respond), unread }
+        ClientStream { upload, stalled, idle: idle.map(Standstill::new), reply: Reply::Awaited(respond), unread }
     }
 
     /// Bytes of messages that came from the client.

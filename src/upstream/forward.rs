@@ -6,7 +6,7 @@ use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Ledgers, Patience, Relay, Relayed, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Standstill, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -68,28 +68,68 @@ pub enum Ended {
     ClientMalformed,
 }
 
-/// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write.
-pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
+/// How often a call is made again that the upstream has not seen. A connection may turn out to be going away, and so may the
+/// one that replaces it; who refuses a third time means it.
+const MOST_RETRIES: usize = 2;
+
+/// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write; that a call may be
+/// made again, when the upstream has surely not seen it, is this function's own affair.
+pub async fn forward(permit: Permit, passage: Passage<'_>, mut request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
     drop(permit);
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
+    client.upload.keep(passage.pool.kept.clone());
+    for _ in 0..MOST_RETRIES {
+        let same = request.clone();
+        match attempt(&passage, request, client, &mut timer).await {
+            Err(failed) if failed.unseen && client.upload.rewind() => {
+                passage.record.upstream_retried();
+                request = same;
+            }
+            ended => return ended.map_err(|failed| at_deadline(failed.ended, passage.deadline)),
+        }
+    }
+    client.upload.forget();
+    attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
+}
+
+/// Why an attempt did not bring the upstream's own answer.
+struct Failed {
+    ended: Ended,
+    /// The upstream has surely not seen the call.
+    unseen: bool,
+}
+
+impl From<Ended> for Failed {
+    fn from(ended: Ended) -> Failed {
+        Failed { ended, unseen: false }
+    }
+}
+
+/// Makes the call once.
+async fn attempt(
+    passage: &Passage<'_>,
+    request: Request<()>,
+    client: &mut ClientStream,
+    timer: &mut Timer<'_>,
+) -> Result<Finished, Failed> {
     let upstream = {
-        let mut opening = pin!(open(&passage, request, client.upload.is_empty(), client.unread.clone()));
+        let mut opening = pin!(open(passage, request, client.upload.is_empty(), client.unread.clone()));
         poll_fn(|cx| match client.poll_gone(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
+            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
             Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx, &mut client.idle, 0).map(Err),
+                Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
                 ready => ready,
             },
         })
         .await?
     };
-    let mut exchange = Exchange { passage: &passage, client, upstream };
-    let ended = poll_fn(|cx| exchange.poll(cx, &mut timer)).await;
-    if let Err(Ended::ClientGone | Ended::ClientMalformed) = ended {
+    let mut exchange = Exchange { passage, client, upstream };
+    let ended = poll_fn(|cx| exchange.poll(cx, timer)).await;
+    if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed, .. }) = ended {
         exchange.upstream.give_up();
     }
-    ended.map_err(|ended| at_deadline(ended, passage.deadline))
+    ended
 }
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
@@ -107,7 +147,7 @@ struct Timer<'a>(Option<Pin<&'a mut Sleep>>);
 
 impl Timer<'_> {
     /// The deadline, or the end of the patience with a call on which no more than `moved` has come and gone.
-    fn poll(&mut self, cx: &mut Context<'_>, idle: &mut Option<Patience>, moved: u64) -> Poll<Ended> {
+    fn poll(&mut self, cx: &mut Context<'_>, idle: &mut Option<Standstill>, moved: u64) -> Poll<Ended> {
         if let Some(sleep) = &mut self.0
             && sleep.as_mut().poll(cx).is_ready()
         {
@@ -127,18 +167,29 @@ struct UpstreamStream {
     answer: Answer,
     slot: Slot,
     id: u32,
+    /// Bytes that the connection's socket had taken before the request was handed to h2.
+    written: u64,
 }
 
 impl UpstreamStream {
     /// What an error on this stream means.
-    fn broken(&self, error: h2::Error) -> Ended {
-        match error.reason() {
-            // h2 resets a stream whose response head is over its own limit.
-            Some(_) if error.is_reset() && error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
+    fn broken(&self, error: h2::Error) -> Failed {
+        let unseen = self.is_unseen(&error);
+        let ended = match error.reason() {
+            // h2 resets a stream whose head is over its own limit, and ends the connection when it is far over.
+            Some(_) if error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
             Some(reason) if error.is_reset() => Ended::Reset(reason),
             _ if self.slot.stalled() => Ended::Stalled,
             _ => Ended::Lost(error.to_string()),
-        }
+        };
+        Failed { ended, unseen }
+    }
+
+    /// Whether the upstream has surely not seen the call: it says so (RFC 9113 §8.7: REFUSED_STREAM, or a GOAWAY whose last
+    /// stream is before this one; h2 gives the others no such error), or not a byte has left since.
+    fn is_unseen(&self, error: &h2::Error) -> bool {
+        let disowned = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+        disowned || (!error.is_reset() && self.slot.written() == self.written)
     }
 }
 
@@ -165,7 +216,7 @@ impl Drop for UpstreamStream {
     }
 }
 
-#[allow(clippy::large_enum_variant)] // nearly every call gets to the larger one, and a box is an allocation
+#[allow(clippy::large_enum_variant)] // one a call; a box would be an allocation of each
 enum Answer {
     Awaited(ResponseFuture),
     Begun { relay: Relay, code: Code },
@@ -183,7 +234,7 @@ impl Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Ended> {
+async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Failed> {
     let (slot, mut sender) = loop {
         let slot = passage.pool.slot(&unread).await.map_err(Ended::Unreachable)?;
         let mut sender = slot.sender();
@@ -192,10 +243,14 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: R
             Err(_) => slot.condemn(),
         }
     };
-    let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
+    let written = slot.written();
+    let (response, sink) = sender.send_request(request, last).map_err(|error| {
+        slot.condemn();
+        Failed { ended: Ended::Lost(error.to_string()), unseen: true }
+    })?;
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
-    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id })
+    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })
 }
 
 /// Both directions of one call at once.
@@ -206,15 +261,15 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Finished, Ended>> {
+    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Finished, Failed>> {
         if self.client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Ended::ClientGone));
+            return Poll::Ready(Err(Ended::ClientGone.into()));
         }
         self.upload(cx)?;
         match self.answer(cx) {
             Poll::Pending => {
                 let moved = self.client.upload.moved() + self.upstream.answer.moved();
-                timer.poll(cx, &mut self.client.idle, moved).map(Err)
+                timer.poll(cx, &mut self.client.idle, moved).map(|ended| Err(ended.into()))
             }
             ready => ready,
         }
@@ -242,9 +297,10 @@ impl Exchange<'_> {
     }
 
     /// Upstream to client.
-    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Ended>> {
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
+            self.client.upload.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
@@ -261,7 +317,7 @@ impl Exchange<'_> {
         let bytes_out = relay.bytes();
         match relayed {
             Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {
-                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes)))
+                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes).into()))
             }
             Ok(Relayed::Ended) => {
                 self.client.ended();
@@ -274,8 +330,8 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }
             Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
-            Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone)),
-            Err(Broken::Stalled) => Poll::Ready(Err(Ended::ClientStalled)),
+            Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone.into())),
+            Err(Broken::Stalled) => Poll::Ready(Err(Ended::ClientStalled.into())),
         }
     }
 }

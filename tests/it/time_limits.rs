@@ -16,6 +16,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 const WINDOW_UPDATE: u8 = 8;
 
@@ -175,15 +176,16 @@ async fn an_upstream_whose_socket_takes_nothing_loses_its_connection() {
     // The service needs this thread until Doorward is ready.
     let doorward = tokio::task::spawn_blocking(move || Site::new().start(&yaml)).await.unwrap();
     let mut wire = Wire::connect(&doorward).await;
-    let (large, mut stream) = wire.open(request(HELD, &[])).await.unwrap();
-    stream.send_data(message(&vec![0; 32 << 20]), true).unwrap();
-    let large = tokio::spawn(large);
-    // What the socket takes for itself is full by then. This request waits below the windows, where nothing tells of it.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let small = wire.call(request(HELD, &[])).await;
-    assert_eq!(small.refusal(), (14, "UPSTREAM_STALLED".to_owned()), "{small:?}");
-    assert_eq!(large.await.unwrap().refusal(), (14, "UPSTREAM_STALLED".to_owned()));
-    assert!(hits(&doorward, "stalled") >= 2.0);
+    // Each is small enough to leave no byte of its own to wait for a window; together they are more than a socket takes.
+    let mut calls = JoinSet::new();
+    for _ in 0..800 {
+        let (answer, mut stream) = wire.open(request(HELD, &[])).await.unwrap();
+        stream.send_data(message(&vec![0; 30_000]), true).unwrap();
+        calls.spawn(answer);
+    }
+    let first = calls.join_next().await.unwrap().unwrap();
+    assert_eq!(first.refusal(), (14, "UPSTREAM_STALLED".to_owned()), "{first:?}");
+    assert!(hits(&doorward, "stalled") >= 1.0);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! decides how long a failure takes.
 
 pub mod doorward;
+pub mod frame_upstream;
 pub mod frames;
 pub mod key_server;
 pub mod node;
@@ -15,6 +16,7 @@ pub mod token;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
+pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
 pub use key_server::KeyServer;
 pub use node::OpenIdProvider;

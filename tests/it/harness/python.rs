@@ -40,7 +40,7 @@ impl PythonUpstream {
         PythonUpstream::start_with(&[])
     }
 
-    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`.
+    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`, `--grace`, `--option`.
     pub fn start_with(arguments: &[&str]) -> PythonUpstream {
         let mut process = Process::spawn(python("upstream.py").args(arguments));
         let port = process.find(
@@ -81,6 +81,17 @@ impl PythonUpstream {
 
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Sends a signal by name, without the `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait(&mut self) {
+        self.process.wait(super::PATIENCE);
     }
 }
 

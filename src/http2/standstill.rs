@@ -11,7 +11,7 @@ const LOOKS: u8 = 4;
 
 /// Looks four times in the time allowed whether anything has moved.
 #[derive(Debug)]
-pub struct Patience {
+pub struct Standstill {
     allowed: Duration,
     looking: Option<Looking>,
 }
@@ -24,10 +24,10 @@ struct Looking {
     quiet: u8,
 }
 
-impl Patience {
+impl Standstill {
     /// Ends after `allowed`.
-    pub fn new(allowed: Duration) -> Patience {
-        Patience { allowed, looking: None }
+    pub fn new(allowed: Duration) -> Standstill {
+        Standstill { allowed, looking: None }
     }
 
     /// To be polled only while something waits. `moved` grows with everything that moves: ready once it has stood still for
@@ -59,9 +59,9 @@ mod tests {
 
     const ALLOWED: Duration = Duration::from_millis(200);
 
-    async fn ended(patience: &mut Patience, moved: &Cell<u64>) -> Duration {
+    async fn ended(standstill: &mut Standstill, moved: &Cell<u64>) -> Duration {
         let started = Instant::now();
-        poll_fn(|cx| patience.poll(cx, moved.get())).await;
+        poll_fn(|cx| standstill.poll(cx, moved.get())).await;
         started.elapsed()
     }
 
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn what_stands_still_ends_after_the_time_allowed() {
         run(async {
-            let took = ended(&mut Patience::new(ALLOWED), &Cell::new(0)).await;
+            let took = ended(&mut Standstill::new(ALLOWED), &Cell::new(0)).await;
             assert!(took >= ALLOWED, "{took:?}");
         });
     }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn what_moves_has_all_its_time_again() {
         run(async {
-            let (mut patience, moved) = (Patience::new(ALLOWED), Cell::new(0));
+            let (mut standstill, moved) = (Standstill::new(ALLOWED), Cell::new(0));
             let moving = async {
                 for _ in 0..10 {
                     sleep(ALLOWED / 4).await;
@@ -89,7 +89,7 @@ mod tests {
                 Instant::now()
             };
             let ending = async {
-                ended(&mut patience, &moved).await;
+                ended(&mut standstill, &moved).await;
                 Instant::now()
             };
             let (stopped, ended) = tokio::join!(moving, ending);
@@ -100,12 +100,12 @@ mod tests {
     #[test]
     fn a_wait_that_begins_later_is_not_charged_with_the_pause_before_it() {
         run(async {
-            let (mut patience, moved) = (Patience::new(ALLOWED), Cell::new(0));
+            let (mut standstill, moved) = (Standstill::new(ALLOWED), Cell::new(0));
             // A short wait, then movement, then a pause in which nothing waits.
-            poll_fn(|cx| Poll::Ready(patience.poll(cx, 0))).await.is_pending().then_some(()).unwrap();
+            poll_fn(|cx| Poll::Ready(standstill.poll(cx, 0))).await.is_pending().then_some(()).unwrap();
             moved.set(1);
             sleep(ALLOWED * 2).await;
-            let took = ended(&mut patience, &moved).await;
+            let took = ended(&mut standstill, &moved).await;
             assert!(took >= ALLOWED, "{took:?}");
         });
     }
