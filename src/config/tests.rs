@@ -85,9 +85,11 @@ fn the_least_configuration_has_the_defaults_of_the_interface() {
     assert_eq!(config.authorization.default, DefaultRule::Deny);
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.upstream.health, UpstreamHealth::Service(String::new()));
-    let Limits { connections, streams, header_bytes, header_fields, handshake, drain_delay, drain } = config.limits;
+    let Limits { connections, streams, header_bytes, header_fields, handshake, stalled, drain_delay, drain, .. } = config.limits;
+    let Limits { stream_idle, connection_idle, connection_age, .. } = config.limits;
     assert_eq!((connections, streams, header_bytes, header_fields), (10_000, 1000, 16_384, 100));
-    assert_eq!([handshake, drain_delay, drain].map(|d| d.as_secs()), [10, 5, 20]);
+    assert_eq!([handshake, stalled, drain_delay, drain].map(|d| d.as_secs()), [10, 300, 5, 20]);
+    assert_eq!([stream_idle, connection_idle, connection_age].map(|d| d.map(|d| d.as_secs())), [None, Some(3600), None]);
     let headers = &config.identity_headers;
     let names = [
         &headers.user_id,
@@ -233,11 +235,10 @@ fn bad_sections() {
         ("limits: {drain: -1s}", "3:17: limits.drain", "expected a duration"),
         ("limits: {handshake: 0s}", "3:21: limits.handshake", "at least 1ms"),
         ("limits: {handshake: none}", "3:21: limits.handshake", "expected a duration"),
-        ("limits: {stream_idle: 5m}", "3:23: limits.stream_idle", "not in this version"),
-        ("limits: {stream_idle: off}", "3:23: limits.stream_idle", "not in this version"),
-        ("limits: {connection_age: 5m}", "3:26: limits.connection_age", "not in this version"),
-        ("limits: {stalled: 5m}", "3:19: limits.stalled", "not in this version"),
-        ("limits: {connection_idle: 1h}", "3:27: limits.connection_idle", "not in this version"),
+        ("limits: {stream_idle: off}", "3:23: limits.stream_idle", "our word is none"),
+        ("limits: {connection_age: 0s}", "3:26: limits.connection_age", "our word is none"),
+        ("limits: {connection_idle: 5}", "3:27: limits.connection_idle", "a unit is missing"),
+        ("limits: {stalled: none}", "3:19: limits.stalled", "expected a duration"),
         ("rate_limits: {per_identity: 100/s}", "3:1: rate_limits", "not in this version"),
         ("rate_limits: {per_identiti: 100/s}", "3:15: rate_limits.per_identiti", "did you mean \"per_identity\"?"),
         ("operations: {address: 9902}", "3:23: operations.address", "found the number 9902, expected an address and port"),

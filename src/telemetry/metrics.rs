@@ -36,11 +36,30 @@ pub enum Limit {
     HeaderBlock,
     /// A connection closed with ENHANCE_YOUR_CALM.
     Flood,
+    /// `limits.stream_idle`.
+    StreamIdle,
+    /// `limits.stalled`, of a call or of a whole client connection.
+    Stalled,
+    /// `limits.connection_idle`.
+    ConnectionIdle,
+    /// `limits.connection_age`.
+    ConnectionAge,
 }
 
 impl Word for Limit {
-    const ALL: &'static [Limit] =
-        &[Limit::Connections, Limit::Streams, Limit::HeaderBytes, Limit::HeaderFields, Limit::Handshake, Limit::HeaderBlock, Limit::Flood];
+    const ALL: &'static [Limit] = &[
+        Limit::Connections,
+        Limit::Streams,
+        Limit::HeaderBytes,
+        Limit::HeaderFields,
+        Limit::Handshake,
+        Limit::HeaderBlock,
+        Limit::Flood,
+        Limit::StreamIdle,
+        Limit::Stalled,
+        Limit::ConnectionIdle,
+        Limit::ConnectionAge,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -51,6 +70,10 @@ impl Word for Limit {
             Limit::Handshake => "handshake",
             Limit::HeaderBlock => "header_block",
             Limit::Flood => "flood",
+            Limit::StreamIdle => "stream_idle",
+            Limit::Stalled => "stalled",
+            Limit::ConnectionIdle => "connection_idle",
+            Limit::ConnectionAge => "connection_age",
         }
     }
 }

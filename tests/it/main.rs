@@ -16,6 +16,7 @@ mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod drain_under_load; // real clients lose no call
 mod exposure; // an upstream that others can reach
+mod floods; // frames, resets and connections without end
 mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours
 mod google; // Google ID tokens
 mod grpc_go_interop; // gRPC's own interop programs on both sides
@@ -40,6 +41,7 @@ mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
+mod time_limits; // stalled peers, idle calls, idle and old connections
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
 mod upstream_retries; // calls made again, and those that never are
