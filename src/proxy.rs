@@ -182,7 +182,7 @@ async fn serve_call(
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
     let authority = authority.unwrap_or_else(|| generation.upstream_authority.clone());
-    rewrite(generation, &mut request, authority, &path, caller, public)?;
+    rewrite(generation, &mut request, authority, path, caller, public)?;
     let scrub = |trailers: &mut HeaderMap| {
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
@@ -334,7 +334,7 @@ fn rewrite(
     generation: &Generation,
     request: &mut Request<()>,
     authority: Authority,
-    path: &MethodPath,
+    path: MethodPath,
     caller: Option<&Caller>,
     public: bool,
 ) -> Result<(), NotServed> {

@@ -3,6 +3,7 @@
 
 use super::frames::FrameScanner;
 use super::io::Io;
+use super::outlet::Outlet;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -19,6 +20,7 @@ pub struct TapState {
     settings_seen: Cell<bool>,
     going_away: Cell<bool>,
     timed_out: Cell<Option<&'static str>>,
+    outlet: Rc<Outlet>,
     /// Streams with a header block larger on the wire than any acceptable one.
     oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
@@ -47,6 +49,11 @@ impl TapState {
         let before = oversized.len();
         oversized.retain(|noted| *noted != stream);
         oversized.len() < before
+    }
+
+    /// Whether the socket takes what is written to it.
+    pub fn outlet(&self) -> &Rc<Outlet> {
+        &self.outlet
     }
 
     /// Which of the tap's own timers ended the connection: `handshake` or `header_block`.
@@ -142,14 +149,18 @@ impl AsyncRead for FrameTap {
 
 impl AsyncWrite for FrameTap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.io).poll_write(cx, buf) {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.state.outlet.tried(&written);
+        match written {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.io).poll_write_vectored(cx, bufs) {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.state.outlet.tried(&written);
+        match written {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }
@@ -160,7 +171,9 @@ impl AsyncWrite for FrameTap {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.io).poll_flush(cx) {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.state.outlet.tried(&flushed);
+        match flushed {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }

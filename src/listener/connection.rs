@@ -3,16 +3,19 @@
 
 use super::Door;
 use super::worker::Worker;
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{
+    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, Outlet, SEND_BUFFER, TapState,
+};
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::PeerCertificate;
-use crate::upstream::ClientStream;
+use crate::upstream::{ClientConnection, ClientStream};
 use bytes::Bytes;
-use h2::Reason;
-use h2::server::Connection;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::Request;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -32,7 +35,7 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, peer, certificate, door.streams).await,
+        Ok(connection) => serve_streams(worker, connection, state.outlet(), peer, certificate, door.streams).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -57,8 +60,8 @@ async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<(Io, Opt
 fn settings(door: &Door) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(CLIENT_STREAM_WINDOW)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .max_concurrent_streams(door.streams)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(door.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX))
@@ -70,12 +73,13 @@ fn settings(door: &Door) -> h2::server::Builder {
 async fn serve_streams(
     worker: &Worker,
     mut connection: Connection<FrameTap, Bytes>,
+    outlet: &Rc<Outlet>,
     peer: SocketAddr,
     certificate: Option<Rc<PeerCertificate>>,
     most_streams: u32,
 ) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
-    let unread = Rc::<Cell<usize>>::default();
+    let shared = ClientConnection::new(outlet.clone());
     let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
@@ -83,7 +87,7 @@ async fn serve_streams(
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
+            accepted = accept(&mut connection, outlet) => match accepted {
                 Some(Ok((request, respond))) => {
                     if resets.is_a_flood() {
                         worker.metrics.limit_hits.inc(Limit::Flood);
@@ -91,7 +95,7 @@ async fn serve_streams(
                         continue;
                     }
                     let (head, body) = request.into_parts();
-                    let client = ClientStream::new(body, respond, unread.clone());
+                    let client = ClientStream::new(body, respond, shared.clone());
                     let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), Request::from_parts(head, ()), client);
                     let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
                     tokio::task::spawn_local(async move {
@@ -110,6 +114,18 @@ async fn serve_streams(
         }
     }
 }
+
+/// The next call, while the connection does all it can.
+async fn accept(connection: &mut Connection<FrameTap, Bytes>, outlet: &Outlet) -> Option<Result<Incoming, h2::Error>> {
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        outlet.settle();
+        accepted
+    })
+    .await
+}
+
+type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// The streams in use of one connection, to count how often and how long all of them are: h2 refuses one more by itself
 /// and tells nobody.

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// How much is kept of a text that a client chose, in bytes.
 const LONGEST_TEXT: usize = 256;
 
+/// What a text is cut from, at most: two characters more than are shown, so that the cut never makes an invalid character
+/// out of a valid one.
+pub(super) const TEXT_KEPT: usize = LONGEST_TEXT + 8;
+
 /// A line being written.
 pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
@@ -61,8 +65,7 @@ impl<'a> Line<'a> {
 
 /// At most 256 bytes of `value`, whole characters only; what is no UTF-8 becomes U+FFFD.
 fn cut(value: &[u8]) -> Cow<'_, str> {
-    // Two characters more than are kept, so that the cut never makes an invalid character out of a valid one.
-    let head = value.get(..LONGEST_TEXT + 8).unwrap_or(value);
+    let head = value.get(..TEXT_KEPT).unwrap_or(value);
     match String::from_utf8_lossy(head) {
         Cow::Borrowed(text) => Cow::Borrowed(text.get(..boundary(text)).unwrap_or_default()),
         Cow::Owned(mut text) => {

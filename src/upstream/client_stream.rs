@@ -1,11 +1,11 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use crate::http2::Relay;
+use super::client_connection::ClientConnection;
+use crate::http2::{Outlet, Relay};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response};
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -15,8 +15,7 @@ use std::task::{Context, Poll};
 pub struct ClientStream {
     pub(super) upload: Relay,
     reply: Reply,
-    /// What this client's connection has not taken of its answers, in bytes.
-    pub(super) unread: Rc<Cell<usize>>,
+    pub(super) connection: Rc<ClientConnection>,
 }
 
 enum Reply {
@@ -29,9 +28,9 @@ enum Reply {
 }
 
 impl ClientStream {
-    /// A call whose request head has been read; `unread` counts for all calls of its connection.
-    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>) -> ClientStream {
-        ClientStream { upload: Relay::new(body, None), reply: Reply::Awaited(respond), unread }
+    /// A call whose request head has been read.
+    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, connection: Rc<ClientConnection>) -> ClientStream {
+        ClientStream { upload: Relay::new(body), reply: Reply::Awaited(respond), connection }
     }
 
     /// Bytes of messages that came from the client.
@@ -101,9 +100,9 @@ impl ClientStream {
     }
 
     /// Relays DATA into the answer; `head` has been sent.
-    pub(super) fn download<T>(&mut self, relay: impl FnOnce(&mut SendStream<Bytes>) -> Poll<T>) -> Poll<T> {
+    pub(super) fn download<T>(&mut self, relay: impl FnOnce(&mut SendStream<Bytes>, &Outlet) -> Poll<T>) -> Poll<T> {
         match &mut self.reply {
-            Reply::Begun(stream) => relay(stream),
+            Reply::Begun(stream) => relay(stream, &self.connection.outlet),
             Reply::Awaited(_) | Reply::Over => Poll::Pending,
         }
     }

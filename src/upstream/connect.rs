@@ -2,7 +2,7 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use crate::config::{Upstream, UpstreamAddress};
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, SHARED_CONNECTION_WINDOW, TapState, UPSTREAM_STREAM_WINDOW};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use std::io;
@@ -27,6 +27,8 @@ pub struct Connector {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
     header_bytes: usize,
+    /// What a connection may have in flight towards us.
+    window: u32,
 }
 
 /// A connection that is up; its `Connection` has yet to be driven by a task.
@@ -39,7 +41,12 @@ pub(super) struct Connected {
 impl Connector {
     /// `tls` is the client configuration for an `https://` upstream; `header_bytes` as in `limits`.
     pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, header_bytes: usize) -> Connector {
-        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes }
+        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes, window: SHARED_CONNECTION_WINDOW }
+    }
+
+    /// The same with another window for the connections that are made.
+    pub(super) fn with_window(&self, window: u32) -> Connector {
+        Connector { window, ..self.clone() }
     }
 
     pub(super) async fn connect(&self) -> Result<Connected, Unreachable> {
@@ -57,8 +64,8 @@ impl Connector {
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
         let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
         let handshake = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(UPSTREAM_STREAM_WINDOW)
+            .initial_connection_window_size(self.window)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(limit)
             .data_frame_budget(DATA_FRAME_BUDGET)

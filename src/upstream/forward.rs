@@ -1,18 +1,18 @@
 //! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
 //! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
 
+use super::client_connection::ClientConnection;
 use super::client_stream::ClientStream;
 use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -68,7 +68,7 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>,
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
     let upstream = {
-        let mut opening = pin!(open(&passage, request, client.upload.is_empty(), client.unread.clone()));
+        let mut opening = pin!(open(&passage, request, client.upload.is_empty(), client.connection.clone()));
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
             Poll::Pending => match opening.as_mut().poll(cx) {
@@ -140,10 +140,11 @@ enum Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Ended> {
+async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, client: Rc<ClientConnection>) -> Result<UpstreamStream, Ended> {
     let (slot, mut sender) = loop {
-        let slot = passage.pool.slot(&unread).await.map_err(Ended::Unreachable)?;
-        let mut sender = slot.sender();
+        let slot = passage.pool.slot(&client).await.map_err(Ended::Unreachable)?;
+        let (mut sender, mut turn) = (slot.sender(), None);
+        poll_fn(|cx| slot.outlet().poll_open(cx, &mut turn)).await;
         match poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => break (slot, sender),
             Err(_) => slot.condemn(),
@@ -177,7 +178,7 @@ impl Exchange<'_> {
     /// Client to upstream. An upstream that wants no more may still answer: only its answer ends the call.
     fn upload(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         let Some(sink) = self.upstream.sink.as_mut() else { return Ok(()) };
-        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink) else { return Ok(()) };
+        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink, self.upstream.slot.outlet()) else { return Ok(()) };
         match relayed {
             Ok(Relayed::Ended) | Err(Broken::Sink) => {}
             Ok(Relayed::Trailers(mut trailers)) => {
@@ -200,8 +201,7 @@ impl Exchange<'_> {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
-            let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
-            let relay = Relay::new(body, Some(ledgers));
+            let relay = Relay::new(body);
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {
@@ -210,7 +210,7 @@ impl Exchange<'_> {
             self.upstream.answer = Answer::Begun { relay, code };
         }
         let Answer::Begun { relay, code } = &mut self.upstream.answer else { return Poll::Pending };
-        let relayed = ready!(self.client.download(|sink| relay.poll(cx, sink)));
+        let relayed = ready!(self.client.download(|sink, outlet| relay.poll(cx, sink, outlet)));
         let bytes_out = relay.bytes();
         match relayed {
             Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {

@@ -1,6 +1,7 @@
 //! THE REAL SERVER: connections to it, and one call's bytes there and back. Nothing gets here without a
 //! [`crate::authorization::Permit`].
 
+mod client_connection;
 mod client_stream;
 mod connect;
 mod exposure;
@@ -9,6 +10,7 @@ mod forward;
 mod health;
 mod pool;
 
+pub use client_connection::ClientConnection;
 pub use client_stream::ClientStream;
 pub use connect::{Connector, Unreachable};
 pub use exposure_watch::watch_exposure;

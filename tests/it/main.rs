@@ -22,6 +22,7 @@ mod hostile_clients; // handshakes without end, floods, bad frames
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
 mod long_calls; // calls that outlive their credential
+mod memory; // what one connection can make us hold
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization

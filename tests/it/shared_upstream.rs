@@ -23,7 +23,7 @@ const OPEN: &str = "workers: 1\nauthentication: { mode: disabled }\n";
 const MOST_CONNECTIONS: usize = 8;
 
 /// What Doorward takes in for one call whose client does not read, in bytes.
-const STREAM_WINDOW: usize = ::doorward::http2::STREAM_WINDOW as usize;
+const STREAM_WINDOW: usize = ::doorward::http2::UPSTREAM_STREAM_WINDOW as usize;
 
 const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
