@@ -22,6 +22,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -76,14 +77,16 @@ pub enum Ending {
 
 /// Carries one call from its request head to the end of its answer.
 ///
-/// `certificate` is the verified one of its connection.
+/// `certificate` is the verified one of its connection; `ended` is told when all is done. (A future that awaited this one
+/// would hold it twice, and calls are many.)
 pub async fn call(
     proxy: Rc<Proxy>,
     peer: Option<SocketAddr>,
     certificate: Option<Rc<PeerCertificate>>,
     request: Request<()>,
     mut client: ClientStream,
-) -> Ending {
+    ended: impl FnOnce(Ending),
+) {
     let generation = proxy.generation.load_full();
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
     let caller = OnceCell::new();
@@ -93,6 +96,7 @@ pub async fn call(
         refusal = ended_by_us(&proxy, &generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
+    let gone = matches!(outcome, Err(NotServed::ClientGone));
     match outcome {
         Ok(finished) => {
             record.bytes_out(finished.bytes_out);
@@ -104,12 +108,9 @@ pub async fn call(
             record.refused("REQUEST_MALFORMED", None);
             record.finish(Code::Internal);
         }
-        Err(NotServed::ClientGone) => {
-            record.finish(Code::Cancelled);
-            return Ending::ClientGone;
-        }
+        Err(NotServed::ClientGone) => record.finish(Code::Cancelled),
     }
-    Ending::Answered
+    ended(if gone { Ending::ClientGone } else { Ending::Answered });
 }
 
 /// Waits for what ends a call that runs: the drain's time is up, or its caller's credentials are revoked.
@@ -176,7 +177,8 @@ async fn serve_call(
     let Admitted { permit, caller, public } = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
-            let admission = admit(generation, route, request.headers(), certificate, deadline, record);
+            // Pinned here and passed on by reference: by value the call would hold it three times.
+            let admission = pin!(admit(generation, route, request.headers(), certificate, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };

@@ -32,6 +32,11 @@ impl Outlet {
         Poll::Ready(())
     }
 
+    /// Whether the socket takes nothing.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
     /// What came of a write or a flush.
     pub(super) fn tried<T>(&self, outcome: &Poll<T>) {
         self.blocked.set(outcome.is_pending());

@@ -21,6 +21,8 @@ pub struct TapState {
     going_away: Cell<bool>,
     timed_out: Cell<Option<&'static str>>,
     outlet: Rc<Outlet>,
+    /// Bytes that may still be read before [`TapState::read_on`]; `None` is no bound.
+    allowance: Cell<Option<usize>>,
     /// Streams with a header block larger on the wire than any acceptable one.
     oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
@@ -56,11 +58,24 @@ impl TapState {
         &self.outlet
     }
 
+    /// Lets an accepted connection read its next part; true when it has read one and waits for that. Nothing else wakes it.
+    pub fn read_on(&self) -> bool {
+        let spent = self.allowance.get() == Some(0);
+        if spent {
+            self.allowance.set(Some(AT_A_TIME));
+        }
+        spent
+    }
+
     /// Which of the tap's own timers ended the connection: `handshake` or `header_block`.
     pub fn timed_out(&self) -> Option<&'static str> {
         self.timed_out.get()
     }
 }
+
+/// What is read of a client connection before the calls it has begun get their turn, in bytes. Header lists grow by a
+/// hundred as they are decoded: a burst of them must not be in memory all at once. And nobody waits long for a flood.
+const AT_A_TIME: usize = 64 * 1024;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
@@ -81,7 +96,9 @@ impl FrameTap {
     /// have come by `handshake`.
     pub fn accepted(io: Io, handshake: Instant, header_block: Duration) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        FrameTap::new(io, FrameScanner::new(24, usize::MAX), Some(handshake), header_block)
+        let accepted = FrameTap::new(io, FrameScanner::new(24, usize::MAX), Some(handshake), header_block);
+        accepted.1.allowance.set(Some(AT_A_TIME));
+        accepted
     }
 
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
@@ -97,6 +114,7 @@ impl FrameTap {
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
+        self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(bytes.len())));
         self.scanner.advance(bytes);
         for stream in self.scanner.oversized.drain(..) {
             let mut oversized = self.state.oversized.borrow_mut();
@@ -135,6 +153,9 @@ impl FrameTap {
 
 impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.state.allowance.get() == Some(0) {
+            return Poll::Pending; // see `TapState::read_on`
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {

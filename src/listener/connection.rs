@@ -4,7 +4,7 @@
 use super::Door;
 use super::worker::Worker;
 use crate::http2::{
-    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, Outlet, SEND_BUFFER, TapState,
+    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, TapState,
 };
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
@@ -35,7 +35,7 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, state.outlet(), peer, certificate, door.streams).await,
+        Ok(connection) => serve_streams(worker, connection, &state, peer, certificate, door.streams).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -73,13 +73,13 @@ fn settings(door: &Door) -> h2::server::Builder {
 async fn serve_streams(
     worker: &Worker,
     mut connection: Connection<FrameTap, Bytes>,
-    outlet: &Rc<Outlet>,
+    tap: &TapState,
     peer: SocketAddr,
     certificate: Option<Rc<PeerCertificate>>,
     most_streams: u32,
 ) -> Result<(), h2::Error> {
     let resets = Rc::new(ResetWatch::default());
-    let shared = ClientConnection::new(outlet.clone());
+    let shared = ClientConnection::new(tap.outlet().clone());
     let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
     let mut drain = worker.proxy.drain.clone();
     let mut draining = pin!(drain.draining());
@@ -87,7 +87,7 @@ async fn serve_streams(
     loop {
         tokio::select! {
             biased;
-            accepted = accept(&mut connection, outlet) => match accepted {
+            accepted = accept(&mut connection, tap) => match accepted {
                 Some(Ok((request, respond))) => {
                     if resets.is_a_flood() {
                         worker.metrics.limit_hits.inc(Limit::Flood);
@@ -96,12 +96,13 @@ async fn serve_streams(
                     }
                     let (head, body) = request.into_parts();
                     let client = ClientStream::new(body, respond, shared.clone());
-                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), Request::from_parts(head, ()), client);
                     let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
-                    tokio::task::spawn_local(async move {
-                        resets.ended(call.await, began);
+                    let ended = move |ending| {
+                        resets.ended(ending, began);
                         drop(stream);
-                    });
+                    };
+                    let (proxy, request) = (worker.proxy.clone(), Request::from_parts(head, ()));
+                    tokio::task::spawn_local(proxy::call(proxy, Some(peer), certificate.clone(), request, client, ended));
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -115,11 +116,14 @@ async fn serve_streams(
     }
 }
 
-/// The next call, while the connection does all it can.
-async fn accept(connection: &mut Connection<FrameTap, Bytes>, outlet: &Outlet) -> Option<Result<Incoming, h2::Error>> {
+/// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first.
+async fn accept(connection: &mut Connection<FrameTap, Bytes>, tap: &TapState) -> Option<Result<Incoming, h2::Error>> {
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
-        outlet.settle();
+        tap.outlet().settle();
+        if accepted.is_pending() && tap.read_on() {
+            cx.waker().wake_by_ref();
+        }
         accepted
     })
     .await

@@ -4,13 +4,21 @@
 //! A shared connection's window bounds nothing, lest one client use it up for all; so what one client's unread answers can
 //! hold is bounded by its share of calls times the window of each. All further calls go where a window bounds them together.
 
+use super::connect::Unreachable;
 use super::pool::Pool;
 use crate::http2::Outlet;
+use http::HeaderMap;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 /// Calls of one client connection that go on shared connections at a time.
 const SHARE: u32 = 64;
+
+/// What the heads of calls that wait for a slot may hold, in bytes, by a rough count.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+
+/// What a header field costs beyond its bytes.
+const FIELD: usize = 128;
 
 /// One client connection, as its calls see it.
 pub struct ClientConnection {
@@ -19,17 +27,43 @@ pub struct ClientConnection {
     /// Calls that are on shared connections.
     shared: Cell<u32>,
     own: OnceCell<Rc<Pool>>,
+    /// By the heads of its calls that wait for a slot.
+    waiting: Cell<usize>,
 }
 
 impl ClientConnection {
     /// A connection without calls that writes to `outlet`.
     pub fn new(outlet: Rc<Outlet>) -> Rc<ClientConnection> {
-        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: OnceCell::new() })
+        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: OnceCell::new(), waiting: Cell::new(0) })
     }
 
     /// Where its next call may go; `shared` is everybody's.
     pub(super) fn pool<'a>(&'a self, shared: &'a Rc<Pool>) -> &'a Rc<Pool> {
         if self.shared.get() < SHARE { shared } else { self.own.get_or_init(|| shared.for_one_client()) }
+    }
+}
+
+/// A call whose head waits for a slot.
+pub(super) struct Waiting<'a> {
+    client: &'a ClientConnection,
+    bytes: usize,
+}
+
+impl Waiting<'_> {
+    /// A bounded queue: what it has no room for is as little served as with no upstream at all.
+    pub(super) fn of<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Result<Waiting<'a>, Unreachable> {
+        let bytes = head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum();
+        if client.waiting.get() + bytes > MOST_WAITING {
+            return Err(Unreachable("too many calls of one client connection wait for it already".into()));
+        }
+        client.waiting.set(client.waiting.get() + bytes);
+        Ok(Waiting { client, bytes })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.client.waiting.set(self.client.waiting.get() - self.bytes);
     }
 }
 

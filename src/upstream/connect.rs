@@ -2,7 +2,9 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use crate::config::{Upstream, UpstreamAddress};
-use crate::http2::{DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, SHARED_CONNECTION_WINDOW, TapState, UPSTREAM_STREAM_WINDOW};
+use crate::http2::{
+    DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, SHARED_CONNECTION_WINDOW, TapState, UPSTREAM_STREAM_WINDOW,
+};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use std::io;
@@ -41,7 +43,13 @@ pub(super) struct Connected {
 impl Connector {
     /// `tls` is the client configuration for an `https://` upstream; `header_bytes` as in `limits`.
     pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, header_bytes: usize) -> Connector {
-        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes, window: SHARED_CONNECTION_WINDOW }
+        Connector {
+            address: upstream.address.clone(),
+            tls,
+            timeout: upstream.connect_timeout,
+            header_bytes,
+            window: SHARED_CONNECTION_WINDOW,
+        }
     }
 
     /// The same with another window for the connections that are made.

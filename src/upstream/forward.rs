@@ -142,9 +142,9 @@ enum Answer {
 /// surely not seen the call.
 async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, client: Rc<ClientConnection>) -> Result<UpstreamStream, Ended> {
     let (slot, mut sender) = loop {
-        let slot = passage.pool.slot(&client).await.map_err(Ended::Unreachable)?;
-        let (mut sender, mut turn) = (slot.sender(), None);
-        poll_fn(|cx| slot.outlet().poll_open(cx, &mut turn)).await;
+        let slot = passage.pool.slot(&client, request.headers()).await.map_err(Ended::Unreachable)?;
+        slot.open(&client, request.headers()).await.map_err(Ended::Unreachable)?;
+        let mut sender = slot.sender();
         match poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => break (slot, sender),
             Err(_) => slot.condemn(),

@@ -1,11 +1,12 @@
 //! The connections of one worker to the upstream: opened when first needed, shared by its calls, more of them when the
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
-use super::client_connection::{ClientConnection, Share};
+use super::client_connection::{ClientConnection, Share, Waiting};
 use super::connect::{Connected, Connector, Unreachable};
 use crate::http2::{OWN_CONNECTION_WINDOW, Outlet, TapState};
 use bytes::Bytes;
 use h2::client::SendRequest;
+use http::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -81,6 +82,16 @@ impl Slot {
         self.connection.tap.outlet()
     }
 
+    /// Waits until the upstream takes what is written to it: a head that h2 queues is bounded by nothing.
+    pub(super) async fn open(&self, client: &ClientConnection, head: &HeaderMap) -> Result<(), Unreachable> {
+        if self.outlet().is_blocked() {
+            let _waiting = Waiting::of(client, head)?;
+            let mut turn = None;
+            poll_fn(|cx| self.outlet().poll_open(cx, &mut turn)).await;
+        }
+        Ok(())
+    }
+
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
     pub(super) fn oversized(&self, stream: u32) -> bool {
         self.connection.tap.take_oversized(stream)
@@ -123,11 +134,15 @@ impl Pool {
 
     /// A place for one call of `client` on a connection that is up and has room: one of these, or of the client's own. Calls
     /// wait here and not within h2, which ties a call to its connection and still sends one that ended while it waited.
-    pub(super) async fn slot(self: &Rc<Pool>, client: &Rc<ClientConnection>) -> Result<Slot, Unreachable> {
+    pub(super) async fn slot(self: &Rc<Pool>, client: &Rc<ClientConnection>, head: &HeaderMap) -> Result<Slot, Unreachable> {
+        let mut waiting = None;
         loop {
             let pool = client.pool(self);
             if let Some(connection) = pool.free() {
                 return Ok(Slot::on(connection, Rc::ptr_eq(pool, self).then(|| Share::of(client))));
+            }
+            if waiting.is_none() {
+                waiting = Some(Waiting::of(client, head)?);
             }
             let mut changed = pin!(pool.changed.notified());
             // Counts from here: nothing that happens before the wait is missed.
