@@ -17,7 +17,7 @@ pub use relay::{Broken, Relay, Relayed};
 pub use tap::{FrameTap, TapState};
 
 /// What one stream of a client may have in flight towards us before it is forwarded, in bytes; its buffer here, at most.
-pub const CLIENT_STREAM_WINDOW: u32 = 128 * 1024;
+pub const CLIENT_STREAM_WINDOW: u32 = 96 * 1024;
 
 /// What a client connection may have in flight towards us, in bytes: more than sixteen stalled streams' worth. However
 /// many streams it has, its uploads hold no more than that here.

@@ -12,7 +12,7 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 /// Calls of one client connection that go on shared connections at a time.
-const SHARE: u32 = 64;
+const SHARE: u32 = 32;
 
 /// What the heads of calls that wait for a slot may hold, in bytes, by a rough count.
 const MOST_WAITING: usize = 4 * 1024 * 1024;

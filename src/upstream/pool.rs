@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const MOST_CONNECTIONS: usize = 8;
 
 /// The same for the connections that one client has to itself: each holds a window's worth.
-const MOST_CONNECTIONS_OF_ONE_CLIENT: usize = 4;
+const MOST_CONNECTIONS_OF_ONE_CLIENT: usize = 2;
 
 /// For this long after a failed attempt calls are refused without another: an upstream that is down is not hammered, and
 /// one that is back is found well within a second.

@@ -196,7 +196,7 @@ async fn serves(wire: &mut Wire, what: &str) {
 async fn a_client_that_does_not_read_stops_nobody_else() {
     /// More than go on the connection that others share.
     const DOWNLOADS: usize = 70;
-    const SHARED: usize = 64;
+    const SHARED: usize = 32;
     let (upstream, sent) = stalling(Builder::new());
     let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
     let mut other = Wire::connect(&doorward).await;
@@ -216,7 +216,7 @@ async fn a_client_that_does_not_read_stops_nobody_else() {
 
 #[tokio::test]
 async fn sixteen_stalled_downloads_beyond_its_share_do_not_slow_the_same_client() {
-    const DOWNLOADS: usize = 64 + 16;
+    const DOWNLOADS: usize = 32 + 16;
     let (upstream, sent) = stalling(Builder::new());
     let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
     let mut windows = h2::client::Builder::new();
@@ -259,11 +259,12 @@ async fn thousands_of_cancelled_downloads_never_end_the_connection_of_others() {
     let (upstream, _) = stalling(Builder::new());
     let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
     let mut other = Wire::connect(&doorward).await;
-    let (held, _request) = other.open(request("/demo.v1.Echo/Unread", &[])).await.unwrap();
+    let mut ready = other.send.clone().ready().await.unwrap();
+    let (held, _request) = ready.send_request(request("/demo.v1.Echo/Unread", &[]), false).unwrap();
     let held = tokio::spawn(held);
     upstream.reached(1).await;
     let mut wire = Wire::connect(&doorward).await;
-    for _ in 0..30 {
+    for _ in 0..20 {
         let mut answers = Vec::new();
         for _ in 0..100 {
             // Doorward cancels them at their deadline, with data on its way.
