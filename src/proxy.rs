@@ -77,13 +77,13 @@ pub enum Ending {
 
 /// Carries one call from its request head to the end of its answer.
 ///
-/// `certificate` is the verified one of its connection; `ended` is told when all is done. (A future that awaited this one
-/// would hold it twice, and calls are many.)
+/// `certificate` is the verified one of its connection; `ended` is told when all is done. (Calls are many, and a future
+/// holds each future that it awaits, and once more each argument that it passes on: hence a closure, and a boxed request.)
 pub async fn call(
     proxy: Rc<Proxy>,
     peer: Option<SocketAddr>,
     certificate: Option<Rc<PeerCertificate>>,
-    request: Request<()>,
+    request: Box<Request<()>>,
     mut client: ClientStream,
     ended: impl FnOnce(Ending),
 ) {
@@ -157,7 +157,7 @@ impl From<MalformedAuthority> for NotServed {
 async fn serve_call(
     proxy: &Proxy,
     generation: &Generation,
-    mut request: Request<()>,
+    mut request: Box<Request<()>>,
     certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
     record: &mut CallRecord,

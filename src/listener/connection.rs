@@ -101,7 +101,7 @@ async fn serve_streams(
                         resets.ended(ending, began);
                         drop(stream);
                     };
-                    let (proxy, request) = (worker.proxy.clone(), Request::from_parts(head, ()));
+                    let (proxy, request) = (worker.proxy.clone(), Box::new(Request::from_parts(head, ())));
                     tokio::task::spawn_local(proxy::call(proxy, Some(peer), certificate.clone(), request, client, ended));
                 }
                 Some(Err(error)) => return Err(error),

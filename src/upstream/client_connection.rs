@@ -15,7 +15,7 @@ use std::rc::Rc;
 const SHARE: u32 = 32;
 
 /// What the heads of calls that wait for a slot may hold, in bytes, by a rough count.
-const MOST_WAITING: usize = 4 * 1024 * 1024;
+const MOST_WAITING: usize = 3 * 1024 * 1024;
 
 /// What a header field costs beyond its bytes.
 const FIELD: usize = 128;

@@ -63,7 +63,12 @@ pub enum Ended {
 }
 
 /// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write.
-pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
+pub async fn forward(
+    permit: Permit,
+    passage: Passage<'_>,
+    request: Box<Request<()>>,
+    client: &mut ClientStream,
+) -> Result<Finished, Ended> {
     drop(permit);
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
@@ -140,7 +145,7 @@ enum Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, client: Rc<ClientConnection>) -> Result<UpstreamStream, Ended> {
+async fn open(passage: &Passage<'_>, request: Box<Request<()>>, last: bool, client: Rc<ClientConnection>) -> Result<UpstreamStream, Ended> {
     let (slot, mut sender) = loop {
         let slot = passage.pool.slot(&client, request.headers()).await.map_err(Ended::Unreachable)?;
         slot.open(&client, request.headers()).await.map_err(Ended::Unreachable)?;
@@ -150,7 +155,7 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, client: R
             Err(_) => slot.condemn(),
         }
     };
-    let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
+    let (response, sink) = sender.send_request(*request, last).map_err(|error| Ended::Lost(error.to_string()))?;
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
     Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id })
