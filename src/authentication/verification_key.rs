@@ -3,10 +3,12 @@
 use super::algorithm;
 use super::weak_keys;
 use crate::config::Algorithm;
+use crate::quote;
 use crate::secret::Digest;
 use aws_lc_rs::rsa::PublicKey;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RsaPublicKeyComponents};
 use jsonwebtoken::DecodingKey;
+use std::fmt;
 
 /// A key of a provider.
 #[derive(Debug)]
@@ -124,6 +126,22 @@ impl VerificationKey {
     /// The key material's digest: the same in every set that holds the key.
     pub(super) fn thumbprint(&self) -> Digest {
         self.thumbprint
+    }
+}
+
+/// For operators: `kid`, kind and the algorithm it is bound to; nothing of the key itself.
+impl fmt::Display for VerificationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Rsa => "RSA",
+            Kind::P256 => "P-256",
+            Kind::P384 => "P-384",
+            Kind::Ed25519 => "Ed25519",
+            Kind::Secret { .. } => "secret",
+        };
+        let id = self.id.as_ref().map_or_else(|| "one without kid".to_owned(), |id| quote::text(id));
+        let bound_to = self.bound_to.map(|bound| format!(", {} only", algorithm::name(bound))).unwrap_or_default();
+        write!(f, "{id} ({kind}{bound_to})")
     }
 }
 

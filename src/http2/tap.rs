@@ -23,6 +23,12 @@ pub struct TapState {
     outlet: Rc<Outlet>,
     /// Bytes that may still be read before [`TapState::read_on`]; `None` is no bound.
     allowance: Cell<Option<usize>>,
+    /// Something has come since this was last asked.
+    heard: Cell<bool>,
+    /// HEADERS or DATA has come since this was last asked.
+    message: Cell<bool>,
+    /// Bytes the socket has taken.
+    written: Cell<u64>,
     /// Streams with a header block larger on the wire than any acceptable one.
     oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
@@ -51,6 +57,28 @@ impl TapState {
         let before = oversized.len();
         oversized.retain(|noted| *noted != stream);
         oversized.len() < before
+    }
+
+    /// Whether anything has come since this was last asked.
+    pub fn take_heard(&self) -> bool {
+        self.heard.replace(false)
+    }
+
+    /// Whether HEADERS or DATA has come since this was last asked: what gRPC servers count PINGs by.
+    pub fn take_message(&self) -> bool {
+        self.message.replace(false)
+    }
+
+    /// Bytes the socket has taken so far.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.written.set(self.written.get() + *bytes as u64);
+        }
+        self.outlet.tried(outcome);
     }
 
     /// Whether the socket takes what is written to it.
@@ -116,6 +144,10 @@ impl FrameTap {
     fn inbound(&mut self, bytes: &[u8]) {
         self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(bytes.len())));
         self.scanner.advance(bytes);
+        self.state.heard.set(true);
+        if std::mem::take(&mut self.scanner.message) {
+            self.state.message.set(true);
+        }
         for stream in self.scanner.oversized.drain(..) {
             let mut oversized = self.state.oversized.borrow_mut();
             // Calls take theirs when they end; a peer that sends more than that to streams nobody reads is not counted.
@@ -170,18 +202,18 @@ impl AsyncRead for FrameTap {
 
 impl AsyncWrite for FrameTap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.state.outlet.tried(&written);
-        match written {
+        let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.state.wrote(&outcome);
+        match outcome {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.state.outlet.tried(&written);
-        match written {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.state.wrote(&outcome);
+        match outcome {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }

@@ -75,6 +75,32 @@ impl Word for CacheOutcome {
     }
 }
 
+/// How a connection to the upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamEnd {
+    /// In good order, by either side.
+    Closed,
+    /// Lost, or ended for an error of HTTP/2.
+    Failed,
+    /// By us: it did not answer a PING.
+    Silent,
+    /// By us, once its calls had finished: the upstream's name has that address no longer.
+    Retired,
+}
+
+impl Word for UpstreamEnd {
+    const ALL: &'static [UpstreamEnd] = &[UpstreamEnd::Closed, UpstreamEnd::Failed, UpstreamEnd::Silent, UpstreamEnd::Retired];
+
+    fn word(self) -> &'static str {
+        match self {
+            UpstreamEnd::Closed => "closed",
+            UpstreamEnd::Failed => "failed",
+            UpstreamEnd::Silent => "silent",
+            UpstreamEnd::Retired => "retired",
+        }
+    }
+}
+
 /// Every metric of the process. Made once; it outlives every configuration, so that a reload resets no counter.
 #[allow(missing_docs)] // each field says what it is to people in `Metrics::catalogued` and docs/metrics.md
 pub struct Metrics {
@@ -106,11 +132,15 @@ pub struct Metrics {
     pub configuration_generation: IntGauge,
     pub configuration_last_reload_success: IntGauge,
     pub configuration_last_reload_successful: IntGauge,
+    pub revocations_last_reload_successful: IntGauge,
     /// By `certificate`; emptied before each scrape, for an `at_scrape` to fill.
     pub certificate_expiry: IntGaugeVec,
     /// By `provider`; emptied before each scrape, for an `at_scrape` to fill.
     pub key_set_age: GaugeVec,
     pub upstream_exposed: IntGauge,
+    pub upstream_connections_ended: CountedBy<UpstreamEnd>,
+    pub upstream_pings: IntCounter,
+    pub(super) upstream_retries: IntCounter,
     pub panics: IntCounter,
 }
 
@@ -128,10 +158,9 @@ impl Metrics {
         self.at_scrape.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collect));
     }
 
-    /// So many fetches of `provider`'s key set have ended with `outcome`: `success` or the kind of failure in one word.
-    pub fn key_set_fetches(&self, provider: &str, outcome: &'static str, total: u64) {
-        let counter = self.key_set_fetches.with_label_values(&[provider, outcome]);
-        counter.inc_by(total.saturating_sub(counter.get()));
+    /// So many more fetches of `provider`'s key set have ended with `outcome`: `success` or the kind of failure in one word.
+    pub fn key_set_fetches(&self, provider: &str, outcome: &'static str, more: u64) {
+        self.key_set_fetches.with_label_values(&[provider, outcome]).inc_by(more);
     }
 
     /// The text format of Prometheus, version 0.0.4.
@@ -194,7 +223,9 @@ impl Metrics {
                 "When a configuration was last applied, in seconds since 1970.",
             ),
             configuration_last_reload_successful: f
-                .gauge("doorward_configuration_last_reload_successful", "0 while a file holds something that was refused."),
+                .gauge("doorward_configuration_last_reload_successful", "0 while the files hold a configuration that was refused."),
+            revocations_last_reload_successful: f
+                .gauge("doorward_revocations_last_reload_successful", "0 while the revocations file holds something that was refused."),
             certificate_expiry: f.gauges(
                 "doorward_certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires, in seconds since 1970.",
@@ -203,6 +234,13 @@ impl Metrics {
             key_set_age: f.floats("doorward_key_set_age_seconds", "Time since a provider's key set was last fetched.", &["provider"]),
             key_set_fetches: f.counters("doorward_key_set_fetches_total", "Fetches of key sets.", &["provider", "outcome"]),
             upstream_exposed: f.gauge("doorward_upstream_exposed", "1 while others can reach the upstream without passing Doorward."),
+            upstream_connections_ended: f.counted_by(
+                "doorward_upstream_connections_ended_total",
+                "Connections to the upstream that ended, by how.",
+                "why",
+            ),
+            upstream_pings: f.counter("doorward_upstream_pings_total", "PINGs sent to an upstream that was silent while calls waited."),
+            upstream_retries: f.counter("doorward_upstream_retries_total", "Calls made again because the upstream had not seen them."),
             panics: f.counter("doorward_panics_total", "Panics of tasks; each is a bug."),
         };
         (metrics, families.catalogue)

@@ -15,9 +15,9 @@ mod routes;
 
 pub use access_log::{AccessLog, AccessLogWriter};
 pub use call_record::CallRecord;
-pub use diagnostics::install_diagnostics;
+pub use diagnostics::Diagnostics;
 pub use families::{CountedBy, Word};
-pub use metrics::{CacheOutcome, Limit, Metrics, OTHER};
+pub use metrics::{CacheOutcome, Limit, Metrics, OTHER, UpstreamEnd};
 pub use request_id::{RequestId, RequestIds};
 pub use routes::{AuthKind, RouteMetrics, call_labels};
 

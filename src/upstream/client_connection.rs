@@ -7,8 +7,8 @@
 use super::connect::Unreachable;
 use super::pool::Pool;
 use crate::http2::Outlet;
-use http::HeaderMap;
-use std::cell::{Cell, OnceCell};
+use http::{HeaderMap, Request};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Calls of one client connection that go on shared connections at a time.
@@ -20,26 +20,43 @@ const MOST_WAITING: usize = 3 * 1024 * 1024;
 /// What a header field costs beyond its bytes.
 const FIELD: usize = 128;
 
+/// What the heads that are kept to make calls again may hold, in bytes.
+const MOST_KEPT: usize = 1024 * 1024;
+
+/// A copy of a head shares the buffer that the head came in, and keeps it.
+const BUFFER: usize = 8 * 1024;
+
 /// One client connection, as its calls see it.
 pub struct ClientConnection {
     /// Towards the client.
     pub(super) outlet: Rc<Outlet>,
     /// Calls that are on shared connections.
     shared: Cell<u32>,
-    own: OnceCell<Rc<Pool>>,
+    /// Made when first needed, and anew when a reload has changed how the upstream is reached.
+    own: RefCell<Option<Rc<Pool>>>,
     /// By the heads of its calls that wait for a slot.
     waiting: Cell<usize>,
+    /// By the heads that are kept.
+    kept: Cell<usize>,
 }
 
 impl ClientConnection {
     /// A connection without calls that writes to `outlet`.
     pub fn new(outlet: Rc<Outlet>) -> Rc<ClientConnection> {
-        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: OnceCell::new(), waiting: Cell::new(0) })
+        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: RefCell::default(), waiting: Cell::new(0), kept: Cell::new(0) })
     }
 
-    /// Where its next call may go; `shared` is everybody's.
-    pub(super) fn pool<'a>(&'a self, shared: &'a Rc<Pool>) -> &'a Rc<Pool> {
-        if self.shared.get() < SHARE { shared } else { self.own.get_or_init(|| shared.for_one_client()) }
+    /// Where its next call may go: on one of everybody's connections with a share of them, or on its own.
+    pub(super) fn place(self: &Rc<ClientConnection>, shared: &Rc<Pool>) -> (Option<Rc<Pool>>, Option<Share>) {
+        if self.shared.get() < SHARE {
+            return (None, Some(Share::of(self)));
+        }
+        let mut own = self.own.borrow_mut();
+        let own = match &mut *own {
+            Some(own) if own.is_like(shared) => own,
+            own => own.insert(shared.for_one_client()),
+        };
+        (Some(own.clone()), None)
     }
 }
 
@@ -52,7 +69,7 @@ pub(super) struct Waiting<'a> {
 impl Waiting<'_> {
     /// A bounded queue: what it has no room for is as little served as with no upstream at all.
     pub(super) fn of<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Result<Waiting<'a>, Unreachable> {
-        let bytes = head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum();
+        let bytes = weight(head);
         if client.waiting.get() + bytes > MOST_WAITING {
             return Err(Unreachable("too many calls of one client connection wait for it already".into()));
         }
@@ -67,11 +84,45 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A copy of a call's head, should the call have to be made again.
+pub(super) struct KeptHead {
+    client: Rc<ClientConnection>,
+    head: Box<Request<()>>,
+    bytes: usize,
+}
+
+impl KeptHead {
+    /// `None` when too many are kept.
+    pub(super) fn of(client: &Rc<ClientConnection>, head: &Request<()>) -> Option<KeptHead> {
+        let bytes = BUFFER + weight(head.headers());
+        if client.kept.get() + bytes > MOST_KEPT {
+            return None;
+        }
+        client.kept.set(client.kept.get() + bytes);
+        Some(KeptHead { client: client.clone(), head: Box::new(head.clone()), bytes })
+    }
+
+    pub(super) fn head(&self) -> Box<Request<()>> {
+        self.head.clone()
+    }
+}
+
+impl Drop for KeptHead {
+    fn drop(&mut self) {
+        self.client.kept.set(self.client.kept.get() - self.bytes);
+    }
+}
+
+/// About what a head holds beside the buffer it came in.
+fn weight(head: &HeaderMap) -> usize {
+    head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+}
+
 /// One call's part in the share of its client connection; given back when dropped.
 pub(super) struct Share(Rc<ClientConnection>);
 
 impl Share {
-    pub(super) fn of(client: &Rc<ClientConnection>) -> Share {
+    fn of(client: &Rc<ClientConnection>) -> Share {
         client.shared.set(client.shared.get() + 1);
         Share(client.clone())
     }
@@ -81,7 +132,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.0.shared.set(self.0.shared.get() - 1);
         // A call that waits for one of its own connections may go on a shared one now.
-        if let Some(own) = self.0.own.get() {
+        if let Some(own) = &*self.0.own.borrow() {
             own.look_again();
         }
     }

@@ -1,11 +1,12 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use super::client_connection::ClientConnection;
+use super::client_connection::{ClientConnection, KeptHead};
 use crate::http2::{Outlet, Relay};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ pub struct ClientStream {
     pub(super) upload: Relay,
     reply: Reply,
     pub(super) connection: Rc<ClientConnection>,
+    kept: Option<KeptHead>,
 }
 
 enum Reply {
@@ -30,12 +32,31 @@ enum Reply {
 impl ClientStream {
     /// A call whose request head has been read.
     pub fn new(body: RecvStream, respond: SendResponse<Bytes>, connection: Rc<ClientConnection>) -> ClientStream {
-        ClientStream { upload: Relay::new(body), reply: Reply::Awaited(respond), connection }
+        ClientStream { upload: Relay::new(body), reply: Reply::Awaited(respond), connection, kept: None }
     }
 
     /// Bytes of messages that came from the client.
     pub fn bytes_in(&self) -> u64 {
         self.upload.bytes()
+    }
+
+    /// From now on keeps what the client sends, should the call have to be made again, as long as there is little of it.
+    /// `total` counts what all calls of a worker keep of their bodies, in bytes.
+    pub(super) fn keep(&mut self, head: &Request<()>, total: Rc<Cell<usize>>) {
+        self.kept = KeptHead::of(&self.connection, head);
+        self.upload.keep(total);
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
+        self.upload.forget();
+    }
+
+    /// The head of the call as it was, for another attempt, with the body to follow; `None` when not all of it was kept.
+    pub(super) fn rewind(&mut self) -> Option<Box<Request<()>>> {
+        let kept = self.kept.as_ref()?;
+        self.upload.rewind().then(|| kept.head())
     }
 
     /// Ready when the client reset the stream or its connection is gone.

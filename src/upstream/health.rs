@@ -4,11 +4,13 @@
 use super::connect::{Connected, Connector};
 use crate::config::UpstreamHealth;
 use crate::grpc::{Code, frame_text};
+use crate::http2::OWN_CONNECTION_WINDOW;
 use crate::readiness::ReadinessGuard;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a failed connection is tried again: recovery must show within a second.
@@ -25,19 +27,21 @@ const INTERVAL_NOT_SERVING: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps `guard` true to the upstream's state until dropped. Runs on a `LocalSet`.
-pub async fn watch_health(connector: Connector, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
+pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
     let mut was_ready = false;
     loop {
-        match connector.connect().await {
+        match connector.connect(OWN_CONNECTION_WINDOW).await {
             Err(why) => {
                 if std::mem::take(&mut was_ready) {
                     tracing::warn!(reason = %why.0, "the upstream does not answer");
                 }
                 guard.not_ready(why.0.to_string());
             }
-            Ok(Connected { sender, driver, tap }) => {
+            Ok(Connected { sender, driver, tap, peer, .. }) => {
                 tokio::select! {
                     _ = driver => {}
+                    // Not a word about it: the next connection tells how its new address does.
+                    () = connector.left_by(peer) => continue,
                     () = ask(sender, &scheme, &authority, &health, &guard, &mut was_ready) => {}
                 }
                 guard.not_ready(if tap.going_away() { "it sent GOAWAY" } else { "its connection ended" });

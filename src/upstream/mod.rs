@@ -1,6 +1,7 @@
 //! THE REAL SERVER: connections to it, and one call's bytes there and back. Nothing gets here without a
 //! [`crate::authorization::Permit`].
 
+mod addresses;
 mod client_connection;
 mod client_stream;
 mod connect;
@@ -9,6 +10,8 @@ mod exposure_watch;
 mod forward;
 mod health;
 mod pool;
+mod silence;
+mod tended;
 
 pub use client_connection::ClientConnection;
 pub use client_stream::ClientStream;

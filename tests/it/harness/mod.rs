@@ -4,8 +4,10 @@
 //! decides how long a failure takes.
 
 pub mod doorward;
+pub mod frame_upstream;
 pub mod frames;
 pub mod key_server;
+pub mod node;
 pub mod process;
 pub mod python;
 pub mod raw_upstream;
@@ -14,8 +16,10 @@ pub mod token;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
+pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
-pub use key_server::KeyServer;
+pub use key_server::{Exchange, KeyServer};
+pub use node::OpenIdProvider;
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
