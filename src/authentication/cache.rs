@@ -61,3 +61,28 @@ impl Verdicts {
         self.0.insert(credentials, Arc::new(verdict));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{identity_headers, now, policy};
+    use super::*;
+    use crate::identity::Identity;
+
+    #[test]
+    fn a_flood_of_verdicts_is_bounded_and_does_not_push_out_what_is_in_use() {
+        let caller = Arc::new(super::super::caller(&policy(), &identity_headers(), Identity::default()).unwrap());
+        let verdict = || Verdict { caller: caller.clone(), token: None, api_key: None };
+        let verdicts = Verdicts::new();
+        let in_use = Digest::of(b"in use");
+        verdicts.keep(in_use, verdict());
+        for stranger in 0..30_000_u32 {
+            verdicts.keep(Digest::of(&stranger.to_be_bytes()), verdict());
+            if stranger % 8 == 0 {
+                assert!(verdicts.caller(&in_use, now()).is_some(), "pushed out by stranger {stranger}");
+            }
+        }
+        verdicts.0.run_pending_tasks();
+        assert!(verdicts.0.weighted_size() <= MOST_BYTES && verdicts.0.entry_count() <= 10_001, "{}", verdicts.0.entry_count());
+        assert!(verdicts.0.entry_count() > 9_000, "{}", verdicts.0.entry_count());
+    }
+}

@@ -121,7 +121,7 @@ impl Provider {
         if candidates.peek().is_none() {
             return Err(Failure::new(FailureKind::TokenKeyUnknown, "no key of the token's kid, type and algorithm"));
         }
-        let key = candidates.find(|key| key.verify(algorithm, token.signed, token.signature));
+        let key = candidates.find(|key| key.verify(algorithm, token.signed, &token.signature));
         let key = key.ok_or_else(|| Failure::new(FailureKind::TokenSignature, "the signature is not of the key it names"))?;
         let until = self.rules.check(token.token_type.as_deref(), &token.claims, now)?;
         let identity = self.rules.identity(&self.name, &token.claims)?;
