@@ -1,16 +1,18 @@
-# One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, and a C toolchain with cmake.
+# One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and Node 20 or later with npm for the tests.
 
 CARGO ?= cargo
 PYTHON ?= python3
+NPM ?= npm
 VENV := .venv
-# The stamp stands for the installed requirements: touching the list makes the environment anew.
-STAMP := $(VENV)/.installed
+PACKAGES := tests/node/node_modules
+# The stamps stand for the installed requirements: touching a list makes its environment anew.
+STAMPS := $(VENV)/.installed $(PACKAGES)/.installed
 
 .PHONY: help demo test lint check bench bench-credentials ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
-	@echo 'make test    every test; sets up the Python environment they need'
+	@echo 'make test    every test; sets up the Python and Node environments they need'
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
@@ -20,14 +22,19 @@ help:
 demo:
 	$(CARGO) run --locked --quiet -- demo
 
-test: $(STAMP)
+test: $(STAMPS)
 	$(CARGO) test --locked
 
 # A half-made environment must never look finished: the stamp comes last.
-$(STAMP): tests/python/requirements.txt
+$(VENV)/.installed: tests/python/requirements.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/python/requirements.txt
+	touch $@
+
+# `npm ci` begins by removing what it installed before, the stamp with it.
+$(PACKAGES)/.installed: tests/node/package.json tests/node/package-lock.json
+	cd tests/node && $(NPM) ci --loglevel=error
 	touch $@
 
 lint:

@@ -14,13 +14,13 @@ use crate::identity_headers::IdentityHeaders;
 use crate::refusal::Refusal;
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
 use crate::tls::PeerCertificate;
-use crate::upstream::{ClientStream, Ended, Finished, Passage, Pool, forward};
+use crate::upstream::{ClientStream, Connector, Ended, Finished, Passage, Pool, forward};
 use arc_swap::ArcSwap;
 use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Generation {
     pub forward_credentials: bool,
     /// `authentication.insecure_audit`.
     pub insecure_audit: bool,
+    /// How the upstream is reached.
+    pub connector: Arc<Connector>,
     /// Towards the upstream.
     pub upstream_scheme: Scheme,
     /// Sent when the client names none.
@@ -55,14 +57,33 @@ pub struct Generation {
 pub struct Proxy {
     /// The generation that new calls use.
     pub generation: Arc<ArcSwap<Generation>>,
-    /// This worker's connections to the upstream.
-    pub pool: Rc<Pool>,
+    /// This worker's connections to the upstream of that generation.
+    pub pool: RefCell<Rc<Pool>>,
     /// How far down we are.
     pub drain: Drain,
     /// Rings when something has happened that may end running calls.
     pub bell: LocalBell,
     /// This worker's ids.
     pub request_ids: RequestIds,
+}
+
+/// What a call keeps to its end.
+struct Snapshot {
+    generation: Arc<Generation>,
+    pool: Rc<Pool>,
+}
+
+impl Proxy {
+    /// For a call that begins now. When a reload has changed how the upstream is reached, this opens a pool
+    /// of its own: calls of the generation before keep theirs, whose connections end with the last of them.
+    fn snapshot(&self) -> Snapshot {
+        let generation = self.generation.load_full();
+        let mut pool = self.pool.borrow_mut();
+        if !pool.reaches_by(&generation.connector) {
+            *pool = Pool::new(generation.connector.clone());
+        }
+        Snapshot { generation, pool: pool.clone() }
+    }
 }
 
 /// How a call ended, as its connection sees it.
@@ -84,13 +105,14 @@ pub async fn call(
     request: Request<()>,
     mut client: ClientStream,
 ) -> Ending {
-    let generation = proxy.generation.load_full();
+    let snapshot = proxy.snapshot();
+    let generation = &snapshot.generation;
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
     let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &generation, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
-        refusal = ended_by_us(&proxy, &generation, &caller) => Err(NotServed::Refused(refusal)),
+        outcome = serve_call(&proxy, &snapshot, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
+        refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
     match outcome {
@@ -101,7 +123,7 @@ pub async fn call(
         Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
         Err(NotServed::Malformed) => {
             client.reset(Reason::PROTOCOL_ERROR);
-            record.refused("REQUEST_MALFORMED", None);
+            record.refused("REQUEST_MALFORMED", || None);
             record.finish(Code::Internal);
         }
         Err(NotServed::ClientGone) => {
@@ -155,7 +177,7 @@ impl From<MalformedAuthority> for NotServed {
 /// The phases of a call. The order is a security decision: see the module.
 async fn serve_call(
     proxy: &Proxy,
-    generation: &Generation,
+    Snapshot { generation, pool }: &Snapshot,
     mut request: Request<()>,
     certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
@@ -187,7 +209,7 @@ async fn serve_call(
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
     };
-    let passage = Passage { pool: &proxy.pool, limits: generation.limits, scrub: &scrub, deadline, record };
+    let passage = Passage { pool, limits: generation.limits, scrub: &scrub, deadline, record };
     let ended = tokio::select! {
         biased;
         ended = forward(permit, passage, request, client) => ended,
@@ -277,7 +299,7 @@ async fn admit(
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
-            record.audited(refusal.answer().reason, refusal.detail());
+            record.audited(refusal.answer().reason, || refusal.detail());
             return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
         }
         Err(failure) => return Err(Refusal::Authentication(failure).into()),
@@ -287,13 +309,13 @@ async fn admit(
         // A refusal of authentication all the same, though only the rule shows that a credential is needed.
         Err(denied @ Denied::CredentialsMissing) if generation.insecure_audit => {
             let refusal = Refusal::Authorization(denied);
-            record.audited(refusal.answer().reason, refusal.detail());
+            record.audited(refusal.answer().reason, || refusal.detail());
             return Ok(Admitted { permit: Permit::insecure_authentication_audit(), caller: None, public: false });
         }
         decided => decided.map_err(Refusal::Authorization)?,
     };
     match permit.audited().cloned().map(Refusal::Authorization) {
-        Some(refusal) => record.audited(refusal.answer().reason, refusal.detail()),
+        Some(refusal) => record.audited(refusal.answer().reason, || refusal.detail()),
         None => record.authorized(),
     }
     Ok(Admitted { permit, caller: authenticated.caller, public: false })
@@ -396,6 +418,6 @@ fn refuse(refusal: &Refusal, client: &mut ClientStream, mut record: CallRecord) 
             client.text(text);
         }
     }
-    record.refused(answer.reason, refusal.detail());
+    record.refused(answer.reason, || refusal.detail());
     record.finish(answer.status.code());
 }

@@ -93,7 +93,7 @@ impl Refusal {
                 Denied::CredentialsMissing => failure_answer(FailureKind::CredentialsMissing),
                 Denied::PermissionMissing { .. } => grpc(Code::PermissionDenied, "PERMISSION_MISSING", "a permission is missing"),
                 Denied::MethodNotAllowed => grpc(Code::PermissionDenied, "METHOD_NOT_ALLOWED", "this method is not allowed"),
-                Denied::CredentialsNotAccepted => {
+                Denied::CredentialsNotAccepted { .. } => {
                     grpc(Code::PermissionDenied, "CREDENTIALS_NOT_ACCEPTED", "this method asks for another kind of credentials")
                 }
             },
@@ -116,12 +116,10 @@ impl Refusal {
             Refusal::Authorization(denied) => Some(denied.to_string()),
             Refusal::UpstreamUnavailable(why) => Some(why.clone()),
             Refusal::UpstreamReset(reason) => Some(format!("RST_STREAM: {}", reason.description())),
-            Refusal::NotPost
-            | Refusal::NotGrpc
-            | Refusal::MethodMalformed
-            | Refusal::TimeoutMalformed
-            | Refusal::Draining
-            | Refusal::Deadline => None,
+            Refusal::MethodMalformed => Some("expected a path of /package.Service/Method".to_owned()),
+            Refusal::TimeoutMalformed => Some("expected one grpc-timeout of 1 to 8 digits and one of H M S m u n".to_owned()),
+            // The words for everyone say it all.
+            Refusal::NotPost | Refusal::NotGrpc | Refusal::Draining | Refusal::Deadline => None,
         }
     }
 
@@ -154,7 +152,7 @@ impl Refusal {
         let code = answer.status.code();
         let request_id = request_id.to_string();
         let permission = match self {
-            Refusal::Authorization(Denied::PermissionMissing { permission }) => Some(("permission", permission.as_str())),
+            Refusal::Authorization(Denied::PermissionMissing { permission, .. }) => Some(("permission", permission.as_str())),
             _ => None,
         };
         let metadata: Vec<(&str, &str)> = [Some(("request_id", request_id.as_str())), permission].into_iter().flatten().collect();

@@ -19,6 +19,8 @@ const ALL: [(Algorithm, &str); 12] = [
 
 /// The algorithm of an `alg` member; names are case-sensitive (RFC 7515 §4.1.1).
 pub(super) fn by_name(name: &str) -> Option<Algorithm> {
+    // What RFC 9864 calls EdDSA with the one curve of it that is supported.
+    let name = if name == "Ed25519" { "EdDSA" } else { name };
     ALL.iter().find(|(_, known)| *known == name).map(|(algorithm, _)| *algorithm)
 }
 

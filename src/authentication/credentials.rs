@@ -17,15 +17,23 @@ pub(super) struct Credentials<'r> {
 impl<'r> Credentials<'r> {
     /// Reads `authorization` and, where API keys are configured, their field.
     pub(super) fn read(request: &'r HeaderMap, api_key_header: Option<&HeaderName>) -> Result<Credentials<'r>, Failure> {
-        let token = only(request, &AUTHORIZATION, "authorization")?.map(bearer_token).transpose()?;
+        let token = only(request, &AUTHORIZATION)?.map(bearer_token).transpose()?;
         let api_key = match api_key_header {
-            Some(header) => only(request, header, "API-key")?.map(HeaderValue::as_bytes),
+            Some(header) => only(request, header)?.map(HeaderValue::as_bytes),
             None => None,
         };
         if api_key.is_some_and(<[u8]>::is_empty) {
-            return Err(Failure::new(FailureKind::CredentialsMalformed, "the API-key field is empty"));
+            return Err(Failure::new(FailureKind::CredentialsMalformed, "the API-key field is empty, expected a key"));
         }
         Ok(Credentials { token, api_key })
+    }
+
+    /// What is presented, each told apart by its digest.
+    pub(super) fn words(&self) -> String {
+        let token = self.token.map(|token| format!("a bearer token, SHA-256 {}…", Digest::of(token.as_bytes()).short()));
+        let key = self.api_key.map(|key| format!("an API key, SHA-256 {}…", Digest::of(key).short()));
+        let both: Vec<String> = token.into_iter().chain(key).collect();
+        if both.is_empty() { "the request has no credential".to_owned() } else { format!("the request has {}", both.join(" and ")) }
     }
 
     /// What the verdict is cached under: every byte that was presented, and as what, together with the certificate that
@@ -51,11 +59,14 @@ impl<'r> Credentials<'r> {
     }
 }
 
-fn only<'r>(request: &'r HeaderMap, header: &HeaderName, called: &str) -> Result<Option<&'r HeaderValue>, Failure> {
+fn only<'r>(request: &'r HeaderMap, header: &HeaderName) -> Result<Option<&'r HeaderValue>, Failure> {
     let mut values = request.get_all(header).iter();
     match (values.next(), values.next()) {
         (first, None) => Ok(first),
-        _ => Err(Failure::new(FailureKind::CredentialsAmbiguous, format!("more than one {called} field"))),
+        _ => {
+            let found = request.get_all(header).iter().count();
+            Err(Failure::new(FailureKind::CredentialsAmbiguous, format!("{found} {header} fields, expected one at most")))
+        }
     }
 }
 
@@ -67,7 +78,31 @@ fn bearer_token(value: &HeaderValue) -> Result<&str, Failure> {
         let whole = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         (scheme.eq_ignore_ascii_case("bearer") && whole).then_some(token)
     });
-    parsed.ok_or_else(|| Failure::new(FailureKind::CredentialsMalformed, "the authorization field is not `Bearer` and one token"))
+    parsed.ok_or_else(|| {
+        let found = what_instead(value.as_bytes());
+        Failure::new(
+            FailureKind::CredentialsMalformed,
+            format!("the authorization field {found}, expected `Bearer`, a space and one token"),
+        )
+    })
+}
+
+/// What stands where a bearer token should, without a byte of it: it may be a password.
+fn what_instead(value: &[u8]) -> String {
+    const OTHERS: [&str; 6] = ["Basic", "Digest", "DPoP", "Negotiate", "ApiKey", "Token"];
+    let mut words = value.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let Some(scheme) = words.next() else { return "is empty".to_owned() };
+    let further = words.count();
+    if let Some(other) = OTHERS.iter().find(|other| scheme.eq_ignore_ascii_case(other.as_bytes())) {
+        return format!("has the scheme {other}");
+    }
+    match (scheme.eq_ignore_ascii_case(b"bearer"), further) {
+        (true, 0) => "has no token after `Bearer`".to_owned(),
+        (true, 1) => "has bytes in its token that no token has".to_owned(),
+        (true, words) => format!("has {words} words after `Bearer`"),
+        (false, 0) => format!("is one word of {} bytes without a scheme", scheme.len()),
+        (false, _) => "has another scheme".to_owned(),
+    }
 }
 
 #[cfg(test)]

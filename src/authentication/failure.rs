@@ -33,7 +33,8 @@ pub struct Failure {
     pub provider: Option<Arc<str>>,
     /// The record of the API key, when it was found.
     pub api_key_id: Option<Arc<str>>,
-    /// For the operator: which check failed. Holds words of the configuration and of this program, never bytes of the client.
+    /// For the operator: which check failed, what was found and what was expected. Values of the token are quoted and cut; no
+    /// credential is in it.
     pub detail: String,
 }
 

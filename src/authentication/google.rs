@@ -3,9 +3,11 @@
 //! Anyone can have Google mint an ID token of a service account of theirs for any audience, ours too; such a token
 //! proves nothing until the account is listed.
 
-use super::claims::{self, Claims, Rules};
-use super::failure::Failure;
+use super::claims::{Claims, Rules, claim_failure};
+use super::failure::{Failure, FailureKind};
+use super::witness::Witness;
 use crate::config::{Algorithm, Allowed, ClaimNames, ClaimPath, Google, Trust};
+use crate::quote;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,25 +68,31 @@ impl Accounts {
     }
 
     /// `email` is the verified one.
-    pub(super) fn check(&self, claims: &Claims, email: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn check<W: Witness>(&self, claims: &Claims, email: Option<&str>, witness: &mut W) -> Result<(), Failure> {
         if let Some(email) = email.filter(|email| email.to_ascii_lowercase().ends_with(".gserviceaccount.com")) {
-            return if self.service_accounts.iter().any(|listed| matches(listed, email)) {
-                Ok(())
-            } else {
-                Err(claims::claim_failure("a service account that service_accounts does not list"))
-            };
+            let listed = self.service_accounts.iter().any(|listed| matches(listed, email));
+            return witness.check(FailureKind::TokenClaim, listed, || {
+                let (found, expected) = (quote::text(email), quote::list(&self.service_accounts));
+                format!("the e-mail {found} is a service account's, expected one of service_accounts: {expected}")
+            });
         }
         // Asked for without its e-mail, a service account's token would pass for a person's; but it is its own client.
         if let (Some(Value::String(client)), Some(Value::String(user))) = (claims.get("azp"), claims.get("sub"))
             && client == user
         {
-            return Err(claims::claim_failure("a service account's token without a verified e-mail"));
+            let words = "azp is sub, as in a service account's token, and there is no verified e-mail of one in service_accounts";
+            return Err(witness.fail(claim_failure(words)));
         }
-        let hosted = claims.get("hd").and_then(Value::as_str).is_some_and(|hd| self.hosted_domains.iter().any(|known| known == hd));
-        if self.hosted_domains.is_empty() || hosted {
-            return Ok(());
-        }
-        Err(claims::claim_failure(format!("hd is none of {}", self.hosted_domains.join(", "))))
+        let domain = claims.get("hd");
+        let hosted = domain.and_then(Value::as_str).is_some_and(|hd| self.hosted_domains.iter().any(|known| known == hd));
+        witness.check(FailureKind::TokenClaim, self.hosted_domains.is_empty() || hosted, || {
+            let any = if self.hosted_domains.is_empty() {
+                "any is accepted".to_owned()
+            } else {
+                format!("expected one of {}", quote::list(&self.hosted_domains))
+            };
+            format!("hd is {}, {any}", quote::member(domain))
+        })
     }
 }
 

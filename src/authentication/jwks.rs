@@ -6,6 +6,7 @@
 use super::algorithm;
 use super::verification_key::VerificationKey;
 use crate::config::Algorithm;
+use crate::quote;
 use crate::secret::Digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -69,6 +70,15 @@ impl KeySet {
         self.keys.iter().filter(named).filter(move |key| key.fits(algorithm)).take(MOST_TRIES)
     }
 
+    /// Which keys a token names, and how many of them it may have been signed with; `origin` says where they are from.
+    pub(super) fn words(&self, algorithm: Algorithm, id: Option<&str>, origin: &str) -> String {
+        let kid = id.map_or_else(|| "missing".to_owned(), quote::text);
+        let have_it = if id.is_none() || self.any_id { "are" } else { "have it and are" };
+        let (fit, all) = (self.candidates(algorithm, id).count(), self.keys.len());
+        let (algorithm, keys) = (algorithm::name(algorithm), quote::list(&self.keys));
+        format!("kid is {kid}; {fit} of {all} keys {origin} {have_it} for {algorithm}: {keys}")
+    }
+
     /// Whether a key seen earlier is still there for this algorithm.
     pub(super) fn holds(&self, thumbprint: Digest, algorithm: Algorithm) -> bool {
         self.keys.iter().any(|key| key.thumbprint() == thumbprint && key.fits(algorithm))
@@ -114,8 +124,6 @@ fn usable(jwk: &Value, symmetric: Symmetric, algorithms: &[Algorithm]) -> Result
     }
     let bound_to = match text(jwk, "alg")? {
         None => None,
-        // RFC 9864 renames EdDSA with this curve.
-        Some("Ed25519") => Some(Algorithm::EdDSA),
         Some(name) => Some(algorithm::by_name(name).ok_or("its `alg` is not a supported signature algorithm")?),
     };
     let key = match text(jwk, "kty")? {

@@ -3,9 +3,11 @@
 //! `Authenticator::authenticate` is one authentication from start to finish. What is presented is read in `credentials`;
 //! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
 //! `claims`); an API key is looked up in the room `api_keys`; a client certificate, which TLS has verified, is matched in
-//! `client_certificate`; what verified is kept in `cache`, and refused all the same once `revocations` names it.
+//! `client_certificate`; what verified is kept in `cache`, and refused all the same once `revocations` names it. Each check
+//! says what it found and expected to a `witness`, which is nobody but for `explain`.
 
 mod algorithm;
+mod api_key;
 mod cache;
 mod claims;
 mod client_certificate;
@@ -24,22 +26,26 @@ mod revocations_watch;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verification_key;
 mod weak_keys;
+mod witness;
 
 pub use failure::{Failure, FailureKind};
 pub use jwks_fetch::FetchOutcome;
 pub use remote_key_set::RemoteKeySet;
 pub use revocations::{Revocations, Standing};
 pub use revocations_watch::RevocationsWatch;
+pub use witness::{Outcome, Transcript};
 
-use crate::api_keys::{ApiKeys, Record, Refused};
+use crate::api_keys::ApiKeys;
 use crate::authorization::{Grants, Policy};
-use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Position, Problems};
+use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::telemetry::AuthKind;
 use crate::tls::PeerCertificate;
+use api_key::API_KEYS;
 use cache::{Verdict, Verdicts};
 use client_certificate::{CLIENT_CERTIFICATES, ClientCertificates, Entry};
 use credentials::Credentials;
@@ -48,14 +54,10 @@ use jws::Jws;
 use provider::{Validity, VerifiedToken};
 use providers::Providers;
 use revocations::Known;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-/// What `from` and the metrics call an API key.
-const API_KEYS: &str = "api_keys";
-/// Undefined roles named in the one warning about them.
-const NAMED_ROLES: usize = 10;
+use witness::{NoWitness, Witness, hold};
 
 /// A verified caller and what every call of it needs, computed once for its credentials.
 #[derive(Debug)]
@@ -102,6 +104,8 @@ pub struct Authenticator {
     headers: Arc<IdentityHeaders>,
     verdicts: Verdicts,
     revocations: Arc<Revocations>,
+    /// API keys of the generation before that are revoked or gone in this one: calls with them may still run.
+    withdrawn_api_keys: HashSet<Arc<str>>,
     long_calls: LongCalls,
 }
 
@@ -119,14 +123,11 @@ impl Authenticator {
         let forwarded: Arc<[Arc<str>]> = claim_headers.iter().map(|path| Arc::from(path.0.as_str())).collect();
         let api_keys = config.api_keys.as_ref().map(|keys| ApiKeys::load(keys, problems)).unwrap_or_default();
         if let Some(file) = config.api_keys.as_ref().and_then(|keys| keys.file.as_ref()) {
-            warn_of_undefined_roles(&api_keys, &policy, &file.at, problems);
+            api_key::warn_of_undefined_roles(&api_keys, &policy, &file.at, problems);
         }
         let client_certificates = ClientCertificates::load(&config.client_certificates, |entry, identity| {
             let caller = caller(&policy, &headers, identity);
-            if caller.is_err() {
-                problems.error(&entry.at, format!("this caller's identity {TOO_LARGE}"));
-            }
-            caller.ok()
+            caller.map_err(|failure| problems.error(&entry.at, failure.detail)).ok()
         });
         let providers = Providers::load(config, &forwarded, problems);
         let revocations = load_revocations(config, &providers, &api_keys, problems);
@@ -140,18 +141,23 @@ impl Authenticator {
             headers,
             verdicts: Verdicts::new(),
             revocations: Arc::new(revocations),
+            withdrawn_api_keys: HashSet::new(),
             long_calls: config.long_calls,
         }
     }
 
-    /// Takes over the key sets that `previous` has fetched from the same sources: a reload during an outage of a key
-    /// server loses nothing. Before the new sets' tasks are started.
-    pub fn adopt_key_sets(&self, previous: &Authenticator) {
+    /// Takes the place of `previous` in a reload, before its own tasks are started: takes over the key sets that were fetched
+    /// from the same sources, so that an outage of a key server loses nothing, and learns which API keys are no more.
+    pub fn succeed(&mut self, previous: &Authenticator) {
         for set in self.key_sets() {
             for previous in previous.key_sets() {
                 set.adopt(previous);
             }
         }
+        let valid: HashSet<&Arc<str>> =
+            self.api_keys.records().filter(|record| record.revoked_at.is_none()).map(|record| &record.id).collect();
+        let withdrawn = previous.api_keys.records().map(|record| &record.id).filter(|id| !valid.contains(id));
+        self.withdrawn_api_keys = withdrawn.cloned().collect();
     }
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
@@ -165,22 +171,41 @@ impl Authenticator {
         certificate: Option<&PeerCertificate>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
+        self.authenticate_before(&mut NoWitness, request, certificate, now).await
+    }
+
+    /// The same, with every step in words; what is wrong beside the first failure, which is the answer, is among them.
+    pub async fn explain(&self, request: &HeaderMap, now: SystemTime) -> (Transcript, Result<Authenticated, Failure>) {
+        let mut transcript = Transcript::default();
+        let verdict = self.authenticate_before(&mut transcript, request, None, now).await;
+        (transcript, verdict)
+    }
+
+    async fn authenticate_before<W: Witness>(
+        &self,
+        witness: &mut W,
+        request: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
+        now: SystemTime,
+    ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {
             return Ok(Authenticated { caller: None, cache: CacheOutcome::Unused });
         }
-        let presented = Credentials::read(request, self.api_key_header.as_ref())?;
+        let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words)?;
         let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
         let Some(digest) = presented.digest(known.map(|(certificate, _)| &certificate.digest)) else {
             return match (known, self.mode) {
                 (Some((_, entry)), _) => Ok(Authenticated { caller: Some(entry.alone.clone()), cache: CacheOutcome::Unused }),
-                (None, Mode::Required) => Err(missing(certificate)),
+                (None, Mode::Required) => Err(witness.fail(missing(certificate))),
                 (None, Mode::Optional | Mode::Disabled) => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
             };
         };
-        if let Some(caller) = self.verdicts.caller(&digest, now).filter(|caller| self.revocations.of(&caller.standing).is_none()) {
+        let known_to_be = |caller: &Arc<Caller>| !W::THOROUGH && self.revocations.of(&caller.standing).is_none();
+        if let Some(caller) = self.verdicts.caller(&digest, now).filter(known_to_be) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
-        let verdict = self.verify(&presented, known.map(|(_, entry)| entry), now).await?;
+        // Boxed: most calls find their verdict above, and need not be as large as what makes one.
+        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
@@ -190,7 +215,12 @@ impl Authenticator {
     pub fn revoked(&self, caller: &Caller) -> Option<Failure> {
         match self.long_calls.on_revocation {
             LongCall::Continue => None,
-            LongCall::End => self.check_revocations(&caller.identity, &caller.standing).err(),
+            LongCall::End => {
+                let withdrawn = caller.identity.api_key_id.as_ref().is_some_and(|id| self.withdrawn_api_keys.contains(id));
+                let words = "the record of the API key was revoked or removed while the call was running";
+                let removed = || of_identity(&caller.identity, Failure::new(FailureKind::CredentialsRevoked, words));
+                withdrawn.then(removed).or_else(|| self.check_revocations(&caller.identity, &caller.standing, &mut NoWitness).err())
+            }
         }
     }
 
@@ -204,11 +234,13 @@ impl Authenticator {
 
     /// As what a running call of `caller` ends at its expiry.
     pub fn expired(&self, caller: &Caller) -> Failure {
-        let (kind, detail) = match caller.standing.expiry {
-            Some(expiry) if expiry.of_api_key => (FailureKind::ApiKeyExpired, "the API key expired while the call was running"),
-            _ => (FailureKind::TokenExpired, "exp and leeway passed while the call was running"),
+        let expiry = caller.standing.expiry;
+        let ended = expiry.map_or_else(|| "has passed".to_owned(), |expiry| format!("was at {}", times::at(expiry.at)));
+        let (kind, whose) = match expiry {
+            Some(expiry) if expiry.of_api_key => (FailureKind::ApiKeyExpired, "expires_at of the API key's record"),
+            _ => (FailureKind::TokenExpired, "exp of the token, with leeway,"),
         };
-        of_identity(&caller.identity, kind, detail)
+        of_identity(&caller.identity, Failure::new(kind, format!("{whose} {ended}, while the call was running")))
     }
 
     /// What is revoked: to be kept up to date by a [`RevocationsWatch`].
@@ -262,12 +294,21 @@ impl Authenticator {
     }
 
     /// Everything that is presented must verify; nothing makes up for something that does not.
-    async fn verify(&self, presented: &Credentials<'_>, certificate: Option<&Entry>, now: SystemTime) -> Result<Verdict, Failure> {
-        let record = presented.api_key.map(|key| self.verify_api_key(key, now)).transpose()?;
+    async fn verify<W: Witness>(
+        &self,
+        presented: &Credentials<'_>,
+        certificate: Option<&Entry>,
+        now: SystemTime,
+        witness: &mut W,
+    ) -> Result<Verdict, Failure> {
+        let record = presented.api_key.map(|key| api_key::verify(&self.api_keys, key, now, witness)).transpose();
+        let record = hold(record, witness)?;
         let token = match presented.token {
-            Some(token) => Some(self.verify_token(token, now).await?),
+            Some(token) => Some(self.verify_token(token, now, witness).await),
             None => None,
         };
+        let token = hold(token.transpose(), witness)?;
+        let (record, token) = (record?, token?);
         let (mut identity, validity, standing) = match token {
             Some(VerifiedToken { identity, validity, standing }) => (identity, Some(validity), Some(standing)),
             None => (Identity::default(), None, None),
@@ -277,53 +318,40 @@ impl Authenticator {
             certificate.add_to(&mut identity);
         }
         if let Some(record) = &record {
-            add_api_key(&mut identity, record, presented.token.is_none());
+            api_key::add(&mut identity, record, presented.token.is_none());
         }
         let standing = Standing::new(standing, validity.as_ref().and_then(Validity::ends), record.as_deref());
-        self.check_revocations(&identity, &standing)?;
-        let caller = Arc::new(Caller { standing, ..caller(&self.policy, &self.headers, identity)? });
+        self.check_revocations(&identity, &standing, witness)?;
+        let caller = caller(&self.policy, &self.headers, identity).map_err(|failure| witness.fail(failure))?;
+        let caller = Arc::new(Caller { standing, ..caller });
         Ok(Verdict { caller, token: validity, api_key: record })
     }
 
-    async fn verify_token(&self, token: &str, now: SystemTime) -> Result<VerifiedToken, Failure> {
-        let token = Jws::parse(token)?;
-        let provider = self.providers.of(&token)?;
-        provider.verify(&token, unix_seconds(now)).await
+    async fn verify_token<W: Witness>(&self, token: &str, now: SystemTime, witness: &mut W) -> Result<VerifiedToken, Failure> {
+        let token = witness.judged(Jws::parse(token), |_| "the token is a signed JWT".to_owned())?;
+        let provider = self.providers.of(&token, witness)?;
+        provider.verify(&token, unix_seconds(now), witness).await
     }
 
-    fn verify_api_key(&self, key: &[u8], now: SystemTime) -> Result<Arc<Record>, Failure> {
-        let Some(record) = self.api_keys.find(key) else {
-            return Err(Failure::new(FailureKind::ApiKeyUnknown, "no API key has this SHA-256"));
-        };
-        let (kind, detail) = match record.check(now) {
-            Ok(()) => return Ok(record.clone()),
-            Err(Refused::Revoked) => (FailureKind::CredentialsRevoked, "the API key is revoked"),
-            Err(Refused::Expired) => (FailureKind::ApiKeyExpired, "the API key has expired"),
-        };
-        Err(Failure { api_key_id: Some(record.id.clone()), ..Failure::new(kind, detail) })
-    }
-
-    fn check_revocations(&self, identity: &Identity, standing: &Standing) -> Result<(), Failure> {
+    fn check_revocations<W: Witness>(&self, identity: &Identity, standing: &Standing, witness: &mut W) -> Result<(), Failure> {
         let revoked = self.revocations.of(standing);
-        revoked.map_or(Ok(()), |detail| Err(of_identity(identity, FailureKind::CredentialsRevoked, detail)))
+        let passed = witness.check(FailureKind::CredentialsRevoked, revoked.is_none(), || self.revocations.words(standing, revoked));
+        passed.map_err(|failure| of_identity(identity, failure))
     }
 }
-
-/// Why a caller can be too much for the upstream.
-const TOO_LARGE: &str = "needs more than 4 KiB of headers";
 
 /// With nothing that could end its calls.
 fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Result<Caller, Failure> {
     let grants = policy.grants(&identity);
     match headers.render(&identity, &grants) {
         Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default() }),
-        Err(_) => Err(of_identity(&identity, FailureKind::TokenClaim, &format!("the identity {TOO_LARGE}"))),
+        Err(too_large) => Err(of_identity(&identity, Failure::new(FailureKind::TokenClaim, too_large.to_string()))),
     }
 }
 
 /// A refusal of somebody who is known.
-fn of_identity(identity: &Identity, kind: FailureKind, detail: &str) -> Failure {
-    Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..Failure::new(kind, detail) }
+fn of_identity(identity: &Identity, failure: Failure) -> Failure {
+    Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..failure }
 }
 
 fn missing(certificate: Option<&PeerCertificate>) -> Failure {
@@ -335,18 +363,6 @@ fn missing(certificate: Option<&PeerCertificate>) -> Failure {
         }
     };
     Failure::new(FailureKind::CredentialsMissing, detail)
-}
-
-/// The token's user stays the user; the client is the key's; what both may do is united.
-fn add_api_key(identity: &mut Identity, record: &Record, without_token: bool) {
-    if without_token {
-        identity.user_id.clone_from(&record.user_id);
-    }
-    identity.client_id = Some(record.client_id.clone());
-    identity.roles.extend(record.roles.iter().cloned());
-    identity.permissions.extend(record.permissions.iter().cloned());
-    identity.api_key_id = Some(record.id.clone());
-    identity.presented.push(API_KEYS.into());
 }
 
 /// Seconds of Unix time as claims count them.
@@ -362,19 +378,4 @@ fn load_revocations(config: &config::Authentication, providers: &Providers, api_
     let issuers = providers.by_issuer.keys().map(|issuer| google::one_spelling(issuer).to_owned()).collect();
     let known = Known { issuers, api_keys: api_keys.records().map(|record| record.id.clone()).collect() };
     Revocations::load(Some(file), known, problems)
-}
-
-/// A role without a definition gives nothing; in a key's record that is most likely a slip.
-fn warn_of_undefined_roles(api_keys: &ApiKeys, policy: &Policy, at: &Position, problems: &mut Problems) {
-    let used: BTreeSet<&Arc<str>> = api_keys.records().flat_map(|record| &record.roles).collect();
-    let defined = |role: &Arc<str>| {
-        let identity = Identity { roles: vec![role.clone()], ..Identity::default() };
-        policy.grants(&identity).roles().contains(role)
-    };
-    let undefined: Vec<&str> = used.into_iter().filter(|role| !defined(role)).map(|role| &**role).collect();
-    if !undefined.is_empty() {
-        let named = undefined.iter().take(NAMED_ROLES).copied().collect::<Vec<_>>().join(", ");
-        let rest = if undefined.len() > NAMED_ROLES { " and more" } else { "" };
-        problems.warning(at, format!("API keys have roles that authorization.roles does not define: {named}{rest}"));
-    }
 }

@@ -1,16 +1,19 @@
 //! One provider of tokens: its keys, its algorithms, its checks, in the order that tells an attacker least.
 
 use super::algorithm;
-use super::claims::Rules;
+use super::claims::{Claims, Rules};
 use super::failure::{Failure, FailureKind};
 use super::google::{self, Accounts};
 use super::jwks::{KeySet, Symmetric, Unusable};
 use super::jws::Jws;
 use super::remote_key_set::RemoteKeySet;
 use super::revocations::TokenStanding;
+use super::times::passed;
 use super::verification_key::VerificationKey;
+use super::witness::{Witness, hold};
 use crate::config::{self, Algorithm, Google, InputFile, JwtProvider, KeySource, Problems};
 use crate::identity::Identity;
+use crate::quote;
 use crate::secret::Digest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,45 +113,72 @@ impl Provider {
     }
 
     /// Algorithm, key, signature, and only then claims: who cannot sign learns nothing about what is asked of claims.
-    pub(super) async fn verify(self: &Arc<Self>, token: &Jws<'_>, now: f64) -> Result<VerifiedToken, Failure> {
-        self.verify_token(token, now).await.map_err(|failure| failure.of_provider(&self.name))
+    pub(super) async fn verify<W: Witness>(self: &Arc<Self>, token: &Jws<'_>, now: f64, witness: &mut W) -> Result<VerifiedToken, Failure> {
+        self.verify_token(token, now, witness).await.map_err(|failure| failure.of_provider(&self.name))
     }
 
-    async fn verify_token(self: &Arc<Self>, token: &Jws<'_>, now: f64) -> Result<VerifiedToken, Failure> {
-        let algorithm = self.algorithm(token)?;
-        let keys = self.keys_for(token, algorithm).await?;
-        let mut candidates = keys.candidates(algorithm, token.key_id.as_deref()).peekable();
-        if candidates.peek().is_none() {
-            return Err(Failure::new(FailureKind::TokenKeyUnknown, "no key of the token's kid, type and algorithm"));
-        }
-        let key = candidates.find(|key| key.verify(algorithm, token.signed, &token.signature));
-        let key = key.ok_or_else(|| Failure::new(FailureKind::TokenSignature, "the signature is not of the key it names"))?;
-        let until = self.rules.check(token.token_type.as_deref(), &token.claims, now)?;
-        let identity = self.rules.identity(&self.name, &token.claims)?;
-        if let Some(accounts) = &self.google {
-            accounts.check(&token.claims, identity.user_email.as_deref())?;
-        }
+    async fn verify_token<W: Witness>(self: &Arc<Self>, token: &Jws<'_>, now: f64, witness: &mut W) -> Result<VerifiedToken, Failure> {
+        let signed = hold(self.check_signature(token, witness).await, witness)?;
+        let until = hold(self.rules.check(token.token_type.as_deref(), &token.claims, now, witness), witness)?;
+        let identity = hold(self.identity(&token.claims, witness), witness)?;
+        let (signed, until, identity) = (signed?, until?, identity?);
         let standing = self.rules.standing(&token.claims)?;
-        let seen_in = AtomicU64::new(keys.version());
-        let validity = Validity { provider: self.clone(), until, algorithm, key: key.thumbprint(), seen_in };
+        let seen_in = AtomicU64::new(signed.seen_in);
+        let validity = Validity { provider: self.clone(), until, algorithm: signed.algorithm, key: signed.key, seen_in };
         Ok(VerifiedToken { identity, validity, standing })
     }
 
-    fn algorithm(&self, token: &Jws<'_>) -> Result<Algorithm, Failure> {
-        let listed = algorithm::by_name(&token.algorithm).filter(|algorithm| self.algorithms.contains(algorithm));
-        listed.ok_or_else(|| Failure::new(FailureKind::TokenAlgorithm, format!("alg is none of {}", algorithm::names(&self.algorithms))))
+    async fn check_signature<W: Witness>(&self, token: &Jws<'_>, witness: &mut W) -> Result<Signed, Failure> {
+        let id = token.key_id.as_deref();
+        let algorithm = algorithm::by_name(&token.algorithm).filter(|algorithm| self.algorithms.contains(algorithm));
+        let algorithm = witness.found(FailureKind::TokenAlgorithm, algorithm, |_| {
+            format!("alg is {}, expected one of {}", quote::text(&token.algorithm), algorithm::names(&self.algorithms))
+        })?;
+        let keys = self.keys_for(id, algorithm, witness).await?;
+        let mut candidates = keys.candidates(algorithm, id).peekable();
+        let words = || keys.words(algorithm, id, &self.keys_origin());
+        witness.check(FailureKind::TokenKeyUnknown, candidates.peek().is_some(), words)?;
+        let key = candidates.find(|key| key.verify(algorithm, token.signed, &token.signature));
+        let key = witness.found(FailureKind::TokenSignature, key, |key| match key {
+            Some(key) => format!("the signature verifies with {key}"),
+            None => {
+                format!("the signature does not verify with any of the keys it may be of: {}", quote::list(keys.candidates(algorithm, id)))
+            }
+        })?;
+        Ok(Signed { algorithm, key: key.thumbprint(), seen_in: keys.version() })
     }
 
-    async fn keys_for(&self, token: &Jws<'_>, algorithm: Algorithm) -> Result<Arc<KeySet>, Failure> {
+    async fn keys_for<W: Witness>(&self, id: Option<&str>, algorithm: Algorithm, witness: &mut W) -> Result<Arc<KeySet>, Failure> {
         match &self.keys {
             Keys::Fixed(keys) => Ok(keys.clone()),
             Keys::Remote(set) => {
-                let knows = |keys: &KeySet| keys.candidates(algorithm, token.key_id.as_deref()).next().is_some();
-                let keys = set.keys(knows).await;
-                keys.map_err(|_| Failure::new(FailureKind::KeysUnavailable, "the provider's key set cannot be had right now"))
+                let keys = set.keys(|keys| keys.candidates(algorithm, id).next().is_some()).await;
+                keys.map_err(|_| witness.fail(Failure::new(FailureKind::KeysUnavailable, set.why_unavailable())))
             }
         }
     }
+
+    fn keys_origin(&self) -> String {
+        match &self.keys {
+            Keys::Fixed(_) => "of the configuration".to_owned(),
+            Keys::Remote(set) => format!("of the set fetched {} ago", passed(set.age().unwrap_or_default())),
+        }
+    }
+
+    fn identity<W: Witness>(&self, claims: &Claims, witness: &mut W) -> Result<Identity, Failure> {
+        let identity = self.rules.identity(&self.name, claims, witness)?;
+        if let Some(accounts) = &self.google {
+            accounts.check(claims, identity.user_email.as_deref(), witness)?;
+        }
+        Ok(identity)
+    }
+}
+
+/// What a signature was verified with.
+struct Signed {
+    algorithm: Algorithm,
+    key: Digest,
+    seen_in: u64,
 }
 
 impl Validity {

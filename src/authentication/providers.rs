@@ -1,11 +1,13 @@
 //! The providers of one configuration, and whose a token is: its issuer decides.
 
-use super::claims;
+use super::claims::claim_failure;
 use super::failure::{Failure, FailureKind};
 use super::google;
 use super::jws::Jws;
 use super::provider::Provider;
+use super::witness::Witness;
 use crate::config::{self, Position, Problems};
+use crate::quote;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,14 +49,27 @@ impl Providers {
     }
 
     /// The issuer decides, byte for byte; a token that has one never goes to the provider of those without.
-    pub(super) fn of(&self, token: &Jws<'_>) -> Result<&Arc<Provider>, Failure> {
-        match token.claims.get("iss") {
-            Some(Value::String(issuer)) => {
-                let known = self.by_issuer.get(issuer);
-                known.ok_or_else(|| Failure::new(FailureKind::TokenIssuer, "no provider has the token's issuer"))
-            }
-            Some(_) => Err(claims::claim_failure("the claim iss is not a string")),
-            None => self.without_issuer.as_ref().ok_or_else(|| claims::claim_failure("the claim iss is missing")),
+    pub(super) fn of<W: Witness>(&self, token: &Jws<'_>, witness: &mut W) -> Result<&Arc<Provider>, Failure> {
+        let issuer = token.claims.get("iss");
+        let words = |found: Option<&&Arc<Provider>>| {
+            let whose = found.map_or_else(|| self.expected(), |provider| format!(": the provider {}", provider.name));
+            format!("iss is {}{whose}", quote::member(issuer))
+        };
+        match issuer {
+            Some(Value::String(issuer)) => witness.found(FailureKind::TokenIssuer, self.by_issuer.get(issuer), words),
+            Some(_) => Err(witness.fail(claim_failure(words(None)))),
+            None => witness.found(FailureKind::TokenClaim, self.without_issuer.as_ref(), words),
         }
+    }
+
+    fn expected(&self) -> String {
+        let mut issuers: Vec<&str> = self.by_issuer.keys().map(String::as_str).collect();
+        issuers.sort_unstable();
+        let none = if self.without_issuer.is_some() { ", or none at all" } else { "" };
+        format!(
+            ", expected one of the {} configured: {}{none}",
+            issuers.len(),
+            quote::list(issuers.iter().map(|issuer| format!("\"{issuer}\"")))
+        )
     }
 }

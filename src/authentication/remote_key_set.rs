@@ -5,6 +5,7 @@
 
 use super::jwks::{KeySet, Symmetric, Unusable};
 use super::jwks_fetch::{FetchError, FetchOutcome, Fetcher};
+use super::times::passed;
 use crate::config::{Algorithm, RemoteKeys};
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct RemoteKeySet {
     /// A call has met an unknown key and a fetch may begin.
     wanted: Notify,
     fetches: [AtomicU64; FetchOutcome::ALL.len()],
+    /// Why the last fetch failed, if it did.
+    last_failure: ArcSwapOption<String>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,7 @@ impl RemoteKeySet {
             progress,
             wanted: Notify::new(),
             fetches: Default::default(),
+            last_failure: ArcSwapOption::empty(),
         }
     }
 
@@ -113,9 +117,22 @@ impl RemoteKeySet {
         self.current.load().as_ref().map(|current| current.fetched.elapsed())
     }
 
-    /// Fetches so far by outcome.
-    pub fn fetches(&self) -> impl Iterator<Item = (FetchOutcome, u64)> {
-        FetchOutcome::ALL.into_iter().zip(&self.fetches).map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
+    /// Why a call cannot have the keys it needs, for the operator.
+    pub(super) fn why_unavailable(&self) -> String {
+        let had = match self.age() {
+            Some(age) => format!("the token's key is not in the set fetched {} ago, and the fetch for it has not succeeded", passed(age)),
+            None if self.has_keys() => format!("the key set is older than max_stale ({}) and given up", passed(self.max_stale)),
+            None => "the key set has never been had".to_owned(),
+        };
+        match &*self.last_failure.load() {
+            Some(why) => format!("{had}; the last fetch failed: {why}"),
+            None => had,
+        }
+    }
+
+    /// Fetches by outcome since they were last taken.
+    pub fn take_fetches(&self) -> impl Iterator<Item = (FetchOutcome, u64)> {
+        FetchOutcome::ALL.into_iter().zip(&self.fetches).map(|(outcome, count)| (outcome, count.swap(0, Ordering::Relaxed)))
     }
 
     fn current(&self) -> Option<Arc<KeySet>> {
@@ -243,10 +260,12 @@ impl RemoteKeySet {
                     current.left_out.iter().for_each(|reason| tracing::warn!(provider = &*self.name, "{reason}"));
                 }
                 self.current.store(Some(Arc::new(current)));
+                self.last_failure.store(None);
                 FetchOutcome::Success
             }
             Err(FetchError { outcome, detail }) => {
                 tracing::warn!(provider = &*self.name, outcome = outcome.label(), "the key set could not be fetched: {detail}");
+                self.last_failure.store(Some(Arc::new(detail)));
                 outcome
             }
         };
@@ -493,7 +512,7 @@ mod tests {
         assert!(set.has_keys() && set.age().is_some());
         assert!(set.keys(knows("1")).await.is_ok());
         assert_eq!(
-            set.fetches().filter(|(_, count)| *count > 0).map(|(outcome, count)| (outcome.label(), count)).collect::<Vec<_>>(),
+            set.take_fetches().filter(|(_, count)| *count > 0).map(|(outcome, count)| (outcome.label(), count)).collect::<Vec<_>>(),
             [("success", 1), ("status", 1)]
         );
         task.abort();

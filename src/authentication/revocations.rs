@@ -5,8 +5,10 @@
 //! version of the entries that last had nothing against it.
 
 use super::google;
+use super::times;
 use crate::api_keys::Record;
 use crate::config::{InputFile, Position, Problems, Revocation, read_revocations};
+use crate::quote;
 use crate::secret::Digest;
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
@@ -80,8 +82,8 @@ impl Revocations {
         entries.api_keys.len() + entries.by_issuer.values().map(|of| of.tokens.len() + of.users.len()).sum::<usize>()
     }
 
-    /// What is revoked of a caller's credentials, in the operator's words.
-    pub(super) fn of(&self, standing: &Standing) -> Option<&'static str> {
+    /// What is revoked of a caller's credentials.
+    pub(super) fn of(&self, standing: &Standing) -> Option<Revoked> {
         let version = self.version.load(Ordering::Acquire);
         if standing.cleared.load(Ordering::Relaxed) == version {
             return None;
@@ -91,6 +93,18 @@ impl Revocations {
             standing.cleared.store(version, Ordering::Relaxed);
         }
         revoked
+    }
+
+    /// What [`Self::of`] found, for the operator.
+    pub(super) fn words(&self, standing: &Standing, revoked: Option<Revoked>) -> String {
+        let found = match revoked {
+            None if self.entries.load().digest.is_none() => return "nothing is revoked: authentication.revocations is not set".to_owned(),
+            None => "names none of this".to_owned(),
+            Some(Revoked::ApiKey) => "names the API key".to_owned(),
+            Some(Revoked::Token) => "names the jti".to_owned(),
+            Some(Revoked::User { before }) => format!("names the user before {}", times::numeric(before)),
+        };
+        format!("the revocations file {found}: {}", standing.known_by())
     }
 }
 
@@ -126,22 +140,29 @@ impl Entries {
         self.by_issuer.entry(issuer).or_default()
     }
 
-    fn of(&self, standing: &Standing) -> Option<&'static str> {
+    fn of(&self, standing: &Standing) -> Option<Revoked> {
         if standing.api_key.as_ref().is_some_and(|id| self.api_keys.contains(&**id)) {
-            return Some("the revocations file names the API key");
+            return Some(Revoked::ApiKey);
         }
         let token = standing.token.as_ref()?;
         let entries = self.by_issuer.get(token.issuer.as_deref()?)?;
         if token.id.as_ref().is_some_and(|id| entries.tokens.contains(&**id)) {
-            return Some("the revocations file names the token's jti");
+            return Some(Revoked::Token);
         }
-        let until = entries.users.get(&*token.user_id)?;
-        match token.issued_at {
-            None => Some("the revocations file names the user, and the token has no iat"),
-            Some(issued_at) if issued_at < *until => Some("the revocations file names the user, and iat is before its moment"),
-            Some(_) => None,
-        }
+        let before = *entries.users.get(&*token.user_id)?;
+        token.issued_at.is_none_or(|issued_at| issued_at < before).then_some(Revoked::User { before })
     }
+}
+
+/// What the entries say against a caller.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Revoked {
+    ApiKey,
+    Token,
+    /// What was issued to the user before that many seconds of Unix time, or nobody knows when.
+    User {
+        before: f64,
+    },
 }
 
 /// What a caller's verdict stands and falls with while calls of it run.
@@ -187,6 +208,22 @@ impl Standing {
             expiry: token_ends.into_iter().chain(key_ends).min(),
             cleared: AtomicU64::new(NO_VERSION),
         }
+    }
+
+    /// What entries could know it by, for the operator.
+    fn known_by(&self) -> String {
+        let member = |name, text: Option<&str>| Some(format!("{name} {}", quote::text(text?)));
+        let token = self.token.as_ref();
+        let issued_at =
+            token.map(|token| token.issued_at.map_or_else(|| "no iat".to_owned(), |iat| format!("iat {}", times::numeric(iat))));
+        let known_by = [
+            member("the API key", self.api_key.as_deref()),
+            member("iss", token.and_then(|token| token.issuer.as_deref())),
+            member("jti", token.and_then(|token| token.id.as_deref())),
+            member("the user", token.map(|token| &*token.user_id)),
+            issued_at,
+        ];
+        known_by.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Bytes of its texts.

@@ -1,23 +1,16 @@
-//! Keeps what is revoked up to date with its file, within a second of a change, however the file is changed: in place,
-//! by a rename, by the swap of a link somewhere in its path as in a mounted Secret.
-//!
-//! Polled: the file's own inode may never change, and no notification is certain on every file system. A look is one
-//! `stat`. What is half-written is not taken for the whole: a change is read only once it has been still for one look.
+//! Keeps what is revoked up to date with its file, within a second of a change. Beside the reload of the configuration,
+//! which takes longer: revoking is what cannot wait.
 
 use super::Revocations;
 use crate::bell::Bell;
-use crate::config::{InputFile, Problems, Severity};
+use crate::config::{FileWatch, InputFile, Problems, Severity};
 use crate::readiness::ReadinessGuard;
 use crate::telemetry::Metrics;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks; a change counts after at most [`MOST_WAITS`] + 1 of them, which together stay below a second.
+/// Between two looks; a change counts after at most [`FileWatch::MOST_LOOKS`] of them, which together stay below a second.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Looks at a file that changes all the time until it is read nevertheless.
-const MOST_WAITS: u8 = 2;
 /// Problems of one reading that are logged; the rest is counted.
 const LOGGED: usize = 10;
 
@@ -26,18 +19,8 @@ const LOGGED: usize = 10;
 pub struct RevocationsWatch {
     revocations: Arc<Revocations>,
     file: InputFile,
-    /// The file as it was when it was last read; `None` before that.
-    judged: Option<Seen>,
-    /// The file as it was at the last look, and for how many looks it has differed from what was read.
-    last: Option<Seen>,
-    waits: u8,
+    watch: FileWatch,
 }
-
-/// A file at one look; `None`: it is not there, or cannot be looked at.
-type Seen = Option<Fingerprint>;
-
-/// Changes with every write, rename and swap of a link: device, inode, size, modification and change.
-type Fingerprint = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// What a look that read the file found.
 #[derive(Debug)]
@@ -50,7 +33,8 @@ struct Reading {
 impl RevocationsWatch {
     /// For `revocations` as they were read from `file`.
     pub fn new(revocations: Arc<Revocations>, file: InputFile) -> RevocationsWatch {
-        RevocationsWatch { revocations, file, judged: None, last: None, waits: 0 }
+        let watch = FileWatch::new(vec![file.path.clone()]);
+        RevocationsWatch { revocations, file, watch }
     }
 
     /// Runs forever, on the control thread; files are read beside it. A file that cannot be used changes nothing, and is
@@ -81,24 +65,9 @@ impl RevocationsWatch {
 
     /// Reads the file when it has changed and is still.
     fn look(&mut self) -> Option<Reading> {
-        let seen = fingerprint(&self.file);
-        if self.judged == Some(seen) {
-            self.waits = 0;
-            return None;
-        }
-        let still = self.judged.is_none() || self.last == Some(seen);
-        self.last = Some(seen);
-        if !still && self.waits < MOST_WAITS {
-            self.waits += 1;
-            return None;
-        }
+        let change = self.watch.look()?;
         let reading = self.read();
-        // What changed while it was read may have been read in halves; if it is in order nevertheless, it may count.
-        if reading.problems.has_errors() && fingerprint(&self.file) != seen {
-            return None;
-        }
-        (self.judged, self.waits) = (Some(seen), 0);
-        Some(reading)
+        self.watch.judge(change, !reading.problems.has_errors()).then_some(reading)
     }
 
     fn read(&self) -> Reading {
@@ -135,7 +104,7 @@ impl RevocationsWatch {
                 }
             }
         }
-        metrics.configuration_last_reload_successful.set(i64::from(errors.is_empty()));
+        metrics.revocations_last_reload_successful.set(i64::from(errors.is_empty()));
     }
 }
 
@@ -146,44 +115,29 @@ async fn lost(guard: &ReadinessGuard, error: &tokio::task::JoinError) {
     std::future::pending::<()>().await;
 }
 
-fn fingerprint(file: &InputFile) -> Seen {
-    // Follows links, wherever in the path.
-    let metadata = fs::metadata(&file.path).ok()?;
-    let (modified, changed) = ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
-    Some((metadata.dev(), metadata.ino(), metadata.len(), modified, changed))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::revocations::Known;
     use super::*;
     use crate::config::Position;
     use crate::secret::Secret;
-    use std::os::unix::fs::symlink;
-    use std::path::Path;
+    use std::fs;
     use tempfile::TempDir;
 
     struct Desk {
-        folder: TempDir,
+        _folder: TempDir,
         watch: RevocationsWatch,
     }
 
     impl Desk {
         /// One entry, watched.
         fn new() -> Desk {
-            Desk::at("revocations.yaml", |_| ())
-        }
-
-        fn at(path: &str, prepare: impl FnOnce(&Path)) -> Desk {
             let folder = tempfile::tempdir().unwrap();
-            prepare(folder.path());
-            let path = folder.path().join(path);
-            if !path.exists() {
-                fs::write(&path, text(1)).unwrap();
-            }
+            let path = folder.path().join("revocations.yaml");
+            fs::write(&path, text(1)).unwrap();
             let file = InputFile { at: Position::default(), path: path.clone(), content: Secret::new(fs::read(&path).unwrap()) };
             let revocations = Arc::new(Revocations::load(Some(&file), Known::default(), &mut Problems::default()));
-            let mut desk = Desk { folder, watch: RevocationsWatch::new(revocations, file) };
+            let mut desk = Desk { _folder: folder, watch: RevocationsWatch::new(revocations, file) };
             let first = desk.watch.look().expect("the first look reads: the file may have changed since the start");
             assert!(!first.changed && desk.watch.look().is_none());
             desk
@@ -221,7 +175,7 @@ mod tests {
         desk.write(&text(3));
         assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 3));
         assert!(desk.watch.look().is_none());
-        let longest = INTERVAL * (u32::from(MOST_WAITS) + 1);
+        let longest = INTERVAL * u32::from(FileWatch::MOST_LOOKS);
         assert!(longest < Duration::from_millis(700), "time is left for reading and for the calls");
     }
 
@@ -233,18 +187,6 @@ mod tests {
         desk.write(&text(2));
         assert!(desk.watch.look().is_none());
         assert_eq!((desk.looks(), desk.entries()), ((1, Ok(true)), 2));
-    }
-
-    #[test]
-    fn a_file_that_never_rests_is_read_all_the_same() {
-        let mut desk = Desk::new();
-        let mut reads = Vec::new();
-        for step in 1..=9 {
-            desk.write(&text(step + 1));
-            reads.push(desk.watch.look().is_some());
-        }
-        assert_eq!(reads, [false, false, true].repeat(3));
-        assert_eq!(desk.entries(), 10);
     }
 
     #[test]
@@ -264,35 +206,5 @@ mod tests {
         assert_eq!(desk.looks().1, Ok(false), "as it was");
         desk.write(&text(2));
         assert_eq!((desk.looks().1, desk.entries()), (Ok(true), 2));
-    }
-
-    #[test]
-    fn an_editor_may_rename_and_a_moment_without_file_is_no_error() {
-        let mut desk = Desk::new();
-        let (path, other) = (desk.watch.file.path.clone(), desk.folder.path().join("other"));
-        fs::write(&other, text(4)).unwrap();
-        fs::rename(&path, desk.folder.path().join("backup~")).unwrap();
-        assert!(desk.watch.look().is_none());
-        fs::rename(&other, &path).unwrap();
-        assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 4));
-    }
-
-    #[test]
-    fn the_swap_of_a_mounted_secret_is_seen() {
-        let version = |folder: &Path, name: &str, entries| {
-            fs::create_dir(folder.join(name)).unwrap();
-            fs::write(folder.join(name).join("revocations.yaml"), text(entries)).unwrap();
-        };
-        let mut desk = Desk::at("revocations.yaml", |folder| {
-            version(folder, "..1", 1);
-            symlink("..1", folder.join("..data")).unwrap();
-            symlink("..data/revocations.yaml", folder.join("revocations.yaml")).unwrap();
-        });
-        let folder = desk.folder.path().to_owned();
-        version(&folder, "..2", 2);
-        symlink("..2", folder.join("..data_tmp")).unwrap();
-        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
-        fs::remove_dir_all(folder.join("..1")).unwrap();
-        assert_eq!((desk.looks(), desk.entries()), ((2, Ok(true)), 2));
     }
 }

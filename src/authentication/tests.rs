@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::*;
-use crate::config::{Algorithm, Allowed, Authentication, CertificateName, JwtProvider, KeySource};
+use crate::config::{Algorithm, Allowed, Authentication, CertificateName, JwtProvider, KeySource, Position};
 use crate::identity::{ClaimValue, Permission};
 use crate::secret::{Digest, Secret};
 use FailureKind::*;
@@ -55,11 +55,25 @@ fn identity(authenticator: &Authenticator, token: &str) -> Result<Identity, Fail
     call(authenticator, &request(Some(token), None), now()).map(|authenticated| authenticated.caller.unwrap().identity.clone())
 }
 
+/// What kind of failure; an explanation finds the same one first, and nothing of the token itself is in any words.
 #[track_caller]
 fn refused(authenticator: &Authenticator, token: &str) -> FailureKind {
     let failure = identity(authenticator, token).unwrap_err();
-    assert!(!failure.detail.contains("alice") && !failure.detail.contains("evil"), "{failure:?}");
+    let steps = explained(authenticator, &request(Some(token), None));
+    assert_eq!(steps.iter().find(|(outcome, _)| *outcome == Outcome::Failed).unwrap().1, failure.detail, "{steps:?}");
+    for part in token.split('.').filter(|part| part.len() > 8) {
+        assert!(steps.iter().all(|(_, words)| !words.contains(part) && words.len() < 2048), "{steps:?}");
+    }
     failure.kind
+}
+
+/// Every step of an explanation, which refuses what a call refuses, with the same words.
+#[track_caller]
+fn explained(authenticator: &Authenticator, request: &HeaderMap) -> Vec<(Outcome, String)> {
+    let (transcript, verdict) = block_on(authenticator.explain(request, now()));
+    let caller = |verdict: Result<Authenticated, Failure>| verdict.map(|found| found.caller.map(|caller| caller.identity.clone()));
+    assert_eq!(caller(verdict), caller(call(authenticator, request, now())));
+    transcript.steps().map(|(outcome, words)| (outcome, words.to_owned())).collect()
 }
 
 #[track_caller]
@@ -781,7 +795,7 @@ fn an_entry_whose_headers_would_be_too_large_is_an_error() {
     }));
     let mut problems = Problems::default();
     Authenticator::load(&config, &[], Arc::new(policy()), headers, &mut problems);
-    assert!(problems.iter().any(|problem| problem.message.contains("more than 4 KiB")), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.message.contains("at most 4096")), "{problems:?}");
 }
 
 fn revoking(config: &mut Authentication, list: &str) -> Authenticator {
@@ -887,4 +901,191 @@ fn a_running_call_knows_when_its_credentials_end() {
     change_revocations(&authenticator, "{api_key: analytics}");
     assert_eq!((authenticator.expiry(&caller), authenticator.revoked(&caller)), (None, None), "it may go on");
     assert!(call(&authenticator, &request(None, Some("a key")), now()).is_err());
+}
+
+/// What an operator reads at three in the morning: which check, what was found, what was expected.
+#[test]
+fn a_refusal_says_what_was_found_and_what_was_expected() {
+    let strict = provided(|provider| {
+        provider.algorithms = vec![Algorithm::RS256, Algorithm::ES256];
+        provider.keys =
+            KeySource::JwksFile(file(&set(&[Key::Rsa.jwk(json!({ "kid": "rsa" })), Key::P256.jwk(json!({ "kid": "p", "alg": "ES256" }))])));
+        provider.token_types = vec!["JWT".to_owned(), "at+jwt".to_owned()];
+        provider.max_lifetime = Some(Duration::from_secs(3600));
+        provider.required_claims = vec![(path("azp"), vec!["web".to_owned(), "cli".to_owned()])];
+    });
+    let of = |header: Value, claims: Value| {
+        let mut whole = json!({ "azp": "web" });
+        merge_all(&mut whole, claims);
+        let failure = identity(&strict, &token(header, whole)).unwrap_err();
+        assert_eq!(failure.provider.is_some(), failure.kind != TokenIssuer);
+        failure.detail
+    };
+    for (header, claims, words) in [
+        (
+            json!({}),
+            json!({ "iss": "https://evil/\n" }),
+            r#"iss is "https://evil/\n", expected one of the 1 configured: "https://auth.example.com/""#,
+        ),
+        (json!({ "alg": "none" }), json!({}), r#"alg is "none", expected one of RS256, ES256"#),
+        (
+            json!({ "kid": "k9" }),
+            json!({}),
+            r#"kid is "k9"; 0 of 2 keys of the configuration have it and are for RS256: "rsa" (RSA), "p" (P-256, ES256 only)"#,
+        ),
+        (
+            json!({ "alg": "ES256" }),
+            json!({}),
+            r#"kid is "rsa"; 0 of 2 keys of the configuration have it and are for ES256: "rsa" (RSA), "p" (P-256, ES256 only)"#,
+        ),
+        (json!({ "typ": "dpop+jwt" }), json!({}), r#"typ is "dpop+jwt", expected one of JWT, at+jwt"#),
+        (json!({ "typ": null }), json!({}), "typ is missing, expected one of JWT, at+jwt"),
+        (json!({}), json!({ "exp": "soon" }), r#"exp is "soon", expected a number"#),
+        (json!({}), json!({ "exp": null }), "exp is missing, expected a date"),
+        (json!({}), json!({ "exp": NOW - 42 }), "exp is 2023-11-14T22:12:38Z, 42 s ago, expected later than now (leeway 30 s)"),
+        (json!({}), json!({ "nbf": NOW + 31 }), "nbf is 2023-11-14T22:13:51Z, 31 s ahead, expected no later than now (leeway 30 s)"),
+        (json!({}), json!({ "iat": 1e300 }), "iat is 1e300, more than 1000 years ahead, expected no later than now (leeway 30 s)"),
+        (json!({}), json!({ "iat": null }), "iat is missing, expected a date"),
+        (json!({}), json!({ "exp": NOW + 3541 }), "exp - iat is 3601 s, expected 3600 s at most (max_lifetime)"),
+        (json!({}), json!({ "aud": ["evil"] }), r#"aud is ["evil"], expected one of users-api"#),
+        (json!({}), json!({ "aud": null }), "aud is missing, expected one of users-api"),
+        (
+            json!({}),
+            json!({ "aud": ["users-api", 1] }),
+            r#"aud is ["users-api",1], expected one of users-api, as a string or a list of strings"#,
+        ),
+        (json!({}), json!({ "azp": "evil" }), r#"azp is "evil", expected one of web, cli (required_claims)"#),
+        (json!({}), json!({ "sub": 7 }), "sub is 7, expected the user id, a non-empty string"),
+        (json!({}), json!({ "sub": "a".repeat(5000) }), "the identity headers need 5007 bytes; at most 4096 are added to a call"),
+    ] {
+        assert_eq!(of(header, claims), words);
+    }
+    let other = token_by(Key::OtherRsa, Jwa::RS256, json!({}), json!({}));
+    assert_eq!(
+        identity(&strict, &other).unwrap_err().detail,
+        r#"the signature does not verify with any of the keys it may be of: "rsa" (RSA)"#
+    );
+    let long = of(json!({}), json!({ "aud": "x".repeat(5000) }));
+    assert!(long.len() < 400 && long.ends_with("…, expected one of users-api"), "{long}");
+}
+
+fn merge_all(target: &mut Value, changes: Value) {
+    target.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+}
+
+#[test]
+fn a_refused_api_key_says_why_without_a_byte_of_it() {
+    let keys = with_keys(|_| {});
+    let detail = |key: &str| call(&keys, &request(None, Some(key)), now()).unwrap_err().detail;
+    let made = crate::api_keys::key::NewKey::generate("analytics").unwrap();
+    let gone = made.text();
+    let mistyped = format!("{}{}", &gone[..gone.len() - 1], if gone.ends_with('0') { '1' } else { '0' });
+    for (key, words) in [
+        (gone, "it is a whole key that was made for the id analytics"),
+        (mistyped.as_str(), "its check digits are wrong"),
+        (&gone[..30], "mistyped, or cut off"),
+        ("unheard-of", "it is not of our making"),
+    ] {
+        let detail = detail(key);
+        let digest = Digest::of(key.as_bytes()).short();
+        assert!(detail.contains(words) && detail.contains("one of the 4 records") && detail.contains(&digest), "{detail}");
+        assert!(!detail.contains(key) && !detail.contains(&gone[14..]), "{detail}");
+    }
+    assert_eq!(detail("revoked"), "revoked_at of the record revoked is 2023-01-01T00:00:00Z, 317 days ago, expected none that has passed");
+    assert_eq!(detail("expired"), "expires_at of the record expired is 2023-11-14T22:13:20Z, 0 s ago, expected none that has passed");
+}
+
+#[test]
+fn a_revocation_says_which_entry_it_was() {
+    let token = token(json!({}), json!({ "jti": "t-1" }));
+    for (entry, words) in [
+        (format!("{{jti: t-1, issuer: '{ISSUER}'}}"), "names the jti"),
+        (format!("{{user_id: alice, issuer: '{ISSUER}', before: 2199-01-01T00:00:00Z}}"), "names the user before 2199-01-01T00:00:00Z"),
+    ] {
+        let authenticator = revoking(&mut authentication(vec![provider()]), &entry);
+        let known_by = format!(r#"iss "{ISSUER}", jti "t-1", the user "alice", iat 2023-11-14T22:12:20Z"#);
+        assert_eq!(identity(&authenticator, &token).unwrap_err().detail, format!("the revocations file {words}: {known_by}"));
+        assert_eq!(refused(&authenticator, &token), CredentialsRevoked);
+    }
+}
+
+#[test]
+fn malformed_fields_are_told_without_what_is_in_them() {
+    let keys = with_keys(|_| {});
+    for (field, words) in [
+        ("", "is empty"),
+        ("Basic dXNlcjpwYXNzd29yZA==", "has the scheme Basic"),
+        ("hunter2", "is one word of 7 bytes without a scheme"),
+        ("hunter2 hunter2", "has another scheme"),
+        ("Bearer", "has no token after `Bearer`"),
+        ("Bearer hunter2 hunter2", "has 2 words after `Bearer`"),
+        ("Bearer hunter2\t", "has bytes in its token that no token has"),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(field).unwrap());
+        let failure = call(&keys, &headers, now()).unwrap_err();
+        assert_eq!(failure.detail, format!("the authorization field {words}, expected `Bearer`, a space and one token"));
+        headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        assert_eq!(call(&keys, &headers, now()).unwrap_err().detail, "2 authorization fields, expected one at most");
+        assert_eq!(explained(&keys, &headers).len(), 1);
+    }
+}
+
+#[test]
+fn why_keys_cannot_be_had_is_told() {
+    let mut config = remote_keys("http://127.0.0.1:1/");
+    config.timeout = Duration::from_millis(10);
+    let authenticator = provided(|provider| provider.keys = KeySource::Remote(config));
+    let detail = || identity(&authenticator, &token(json!({ "kid": "k9" }), json!({}))).unwrap_err().detail;
+    assert_eq!(detail(), "the key set has never been had");
+    let keys = authenticator.key_sets().next().unwrap();
+    keys.put(&set(&[Key::Rsa.jwk(json!({ "kid": "rsa" }))]));
+    let words = r#"kid is "k9"; 0 of 1 keys of the set fetched 0 s ago have it and are for RS256: "rsa" (RSA)"#;
+    assert_eq!(detail(), words);
+}
+
+/// One run shows everything that is wrong; the answer is that of the first check.
+#[test]
+fn an_explanation_goes_on_after_the_first_failure() {
+    let mut provider = provider();
+    provider.trust.roles = Allowed::These(vec!["viewer".to_owned()]);
+    provider.claims.permissions = Some(path("scope"));
+    let mut config = authentication(vec![provider]);
+    config.api_keys = Some(api_keys("keys: []"));
+    let authenticator = load(&config);
+    let wrong = token_by(
+        Key::OtherRsa,
+        Jwa::RS256,
+        json!({}),
+        json!({ "exp": NOW - 100, "aud": "evil", "sub": "", "email_verified": false, "scope": "openid users:read *:*" }),
+    );
+    let steps = explained(&authenticator, &request(Some(&wrong), Some("no key")));
+    let failed: Vec<&str> =
+        steps.iter().filter(|(outcome, _)| *outcome == Outcome::Failed).filter_map(|(_, words)| words.split(' ').next()).collect();
+    assert_eq!(failed, ["the", "the", "exp", "aud", "sub"], "key, signature and claims: {steps:?}");
+    assert_eq!(call(&authenticator, &request(Some(&wrong), Some("no key")), now()).unwrap_err().kind, ApiKeyUnknown);
+    assert_eq!(call(&authenticator, &request(Some(&wrong), None), now()).unwrap_err().kind, TokenSignature);
+
+    let right = token(json!({}), json!({ "email_verified": false, "scope": "openid users:read *:*" }));
+    let request = request(Some(&right), None);
+    call(&authenticator, &request, now()).unwrap();
+    let steps = explained(&authenticator, &request);
+    let expected = [
+        (Outcome::Passed, format!("the request has a bearer token, SHA-256 {}…", Digest::of(right.as_bytes()).short())),
+        (Outcome::Passed, "the token is a signed JWT".to_owned()),
+        (Outcome::Passed, format!("iss is \"{ISSUER}\": the provider corporate")),
+        (Outcome::Passed, r#"alg is "RS256", expected one of RS256"#.to_owned()),
+        (Outcome::Passed, r#"kid is "rsa"; 1 of 1 keys of the configuration have it and are for RS256: "rsa" (RSA)"#.to_owned()),
+        (Outcome::Passed, r#"the signature verifies with "rsa" (RSA)"#.to_owned()),
+        (Outcome::Passed, "exp is 2023-11-14T22:23:20Z, 10 min ahead, expected later than now (leeway 30 s)".to_owned()),
+        (Outcome::Passed, "nbf is 2023-11-14T22:12:20Z, 60 s ago, expected no later than now (leeway 30 s)".to_owned()),
+        (Outcome::Passed, "iat is 2023-11-14T22:12:20Z, 60 s ago, expected no later than now (leeway 30 s)".to_owned()),
+        (Outcome::Passed, r#"aud is "users-api", expected one of users-api"#.to_owned()),
+        (Outcome::Passed, r#"sub is "alice", expected the user id, a non-empty string"#.to_owned()),
+        (Outcome::Noted, r#"email is "alice@example.com" and counts as absent, as email_verified is not true"#.to_owned()),
+        (Outcome::Noted, r#"roles is ["viewer","admin"]; kept: viewer; dropped, as trust.roles does not have them: admin"#.to_owned()),
+        (Outcome::Noted, r#"scope is "openid users:read *:*", of which permissions are users:read"#.to_owned()),
+        (Outcome::Passed, "nothing is revoked: authentication.revocations is not set".to_owned()),
+    ];
+    assert_eq!(steps, expected, "also when a verdict is cached");
 }

@@ -2,8 +2,10 @@
 //!
 //! It is made ready once: parsing an RSA key anew for each token costs half as much again as the verification.
 
+use super::algorithm;
 use super::weak_keys;
 use crate::config::Algorithm;
+use crate::quote;
 use crate::secret::Digest;
 use aws_lc_rs::hmac::{self, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use aws_lc_rs::rsa::PublicKey;
@@ -13,12 +15,15 @@ use aws_lc_rs::signature::{
     RsaPublicKeyComponents,
 };
 use jsonwebtoken::DecodingKey;
+use std::fmt;
 
 /// A key of a provider.
 #[derive(Debug)]
 pub(super) struct VerificationKey {
     /// `kid`, where the key comes from a set.
     pub(super) id: Option<String>,
+    /// For operators.
+    kind: &'static str,
     /// Every algorithm of the key's kind.
     verifiers: Vec<(Algorithm, Verifier)>,
     /// The key's own `alg`: it verifies nothing else.
@@ -58,18 +63,18 @@ impl VerificationKey {
             Ok((*algorithm, Verifier::Signature(parsed)))
         };
         let verifiers = RSA.iter().map(ready).collect::<Result<_, &'static str>>()?;
-        Ok(VerificationKey::new(verifiers, Digest::of_parts(&[b"RSA", &modulus.len().to_be_bytes(), modulus, exponent])))
+        Ok(VerificationKey::new("RSA", verifiers, Digest::of_parts(&[b"RSA", &modulus.len().to_be_bytes(), modulus, exponent])))
     }
 
     /// From an uncompressed point (SEC 1 §2.3.3), whose length tells the curve.
     pub(super) fn ec(point: &[u8]) -> Result<VerificationKey, &'static str> {
-        let (algorithm, parsed) = match point.len() {
-            65 => (Algorithm::ES256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)),
-            97 => (Algorithm::ES384, ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)),
+        let (kind, algorithm, parsed) = match point.len() {
+            65 => ("P-256", Algorithm::ES256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)),
+            97 => ("P-384", Algorithm::ES384, ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)),
             _ => return Err("an elliptic-curve key that is neither P-256 nor P-384"),
         };
         let parsed = parsed.map_err(|_| "not a point of its curve")?;
-        Ok(VerificationKey::new(vec![(algorithm, Verifier::Signature(parsed))], Digest::of_parts(&[b"EC", point])))
+        Ok(VerificationKey::new(kind, vec![(algorithm, Verifier::Signature(parsed))], Digest::of_parts(&[b"EC", point])))
     }
 
     /// From the 32 bytes of a public key (RFC 8032 §5.1.5).
@@ -77,7 +82,7 @@ impl VerificationKey {
         let point: &[u8; 32] = point.try_into().map_err(|_| "an Ed25519 key that is not 32 bytes long")?;
         weak_keys::ed25519(point)?;
         let parsed = ParsedPublicKey::new(&ED25519, point).map_err(|_| "not a point of Ed25519")?;
-        Ok(VerificationKey::new(vec![(Algorithm::EdDSA, Verifier::Signature(parsed))], Digest::of_parts(&[b"Ed25519", point])))
+        Ok(VerificationKey::new("Ed25519", vec![(Algorithm::EdDSA, Verifier::Signature(parsed))], Digest::of_parts(&[b"Ed25519", point])))
     }
 
     /// From a shared secret. It verifies only algorithms whose hash is not longer (RFC 7518 §3.2).
@@ -88,7 +93,7 @@ impl VerificationKey {
         let long_enough = HMAC.iter().filter(|(.., needed)| secret.len() >= *needed);
         let verifiers =
             long_enough.map(|(algorithm, hash, _)| (*algorithm, Verifier::Hmac(Box::new(hmac::Key::new(*hash, secret))))).collect();
-        Ok(VerificationKey::new(verifiers, Digest::of_parts(&[b"secret", secret])))
+        Ok(VerificationKey::new("secret", verifiers, Digest::of_parts(&[b"secret", secret])))
     }
 
     /// From one PEM public key: `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (RFC 8017).
@@ -114,8 +119,8 @@ impl VerificationKey {
         VerificationKey::ed25519(key.try_get_as_bytes().map_err(|_| UNREADABLE)?)
     }
 
-    fn new(verifiers: Vec<(Algorithm, Verifier)>, thumbprint: Digest) -> VerificationKey {
-        VerificationKey { id: None, verifiers, bound_to: None, thumbprint }
+    fn new(kind: &'static str, verifiers: Vec<(Algorithm, Verifier)>, thumbprint: Digest) -> VerificationKey {
+        VerificationKey { id: None, kind, verifiers, bound_to: None, thumbprint }
     }
 
     /// The key with the `kid` and `alg` of its set.
@@ -148,6 +153,15 @@ impl VerificationKey {
     /// The key material's digest: the same in every set that holds the key.
     pub(super) fn thumbprint(&self) -> Digest {
         self.thumbprint
+    }
+}
+
+/// For operators: `kid`, kind and the algorithm it is bound to; nothing of the key itself.
+impl fmt::Display for VerificationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.id.as_ref().map_or_else(|| "one without kid".to_owned(), |id| quote::text(id));
+        let bound_to = self.bound_to.map(|bound| format!(", {} only", algorithm::name(bound))).unwrap_or_default();
+        write!(f, "{id} ({}{bound_to})", self.kind)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The two ends of a decision: the proof that a call may be forwarded, and the reasons why not.
 
+use super::policy::Grants;
 use crate::identity::Permission;
+use crate::quote;
 use std::fmt;
+use std::sync::Arc;
 
 /// The proof that a call was looked at and may be forwarded. It can be had only from this room and is spent by
 /// forwarding: forgetting the check does not compile.
@@ -32,7 +35,7 @@ impl Permit {
     }
 }
 
-/// Why a call may not be made. The `Display` is for operators: it names the configuration's own words.
+/// Why a call may not be made. The `Display` is for operators: what was found, and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
     /// An anonymous caller, and the rule is not `anyone`.
@@ -41,20 +44,32 @@ pub enum Denied {
     PermissionMissing {
         /// The first that is missing.
         permission: Permission,
+        /// What the caller holds instead.
+        grants: Grants,
     },
     /// No rule speaks of the method, and the default is `deny`.
     MethodNotAllowed,
     /// None of the presented credentials is one of the rule's `from`.
-    CredentialsNotAccepted,
+    CredentialsNotAccepted {
+        /// What was presented.
+        presented: Vec<Arc<str>>,
+        /// What the rule accepts.
+        from: Arc<[Box<str>]>,
+    },
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Denied::CredentialsMissing => f.write_str("the caller is anonymous and the rule is not `anyone`"),
-            Denied::PermissionMissing { permission } => write!(f, "the permission {permission} is missing"),
+            Denied::PermissionMissing { permission, grants } => {
+                let (held, roles) = (quote::list(grants.permissions()), quote::list(grants.roles()));
+                write!(f, "the permission {permission} is missing; held: {held}; of the roles: {roles}")
+            }
             Denied::MethodNotAllowed => f.write_str("no rule speaks of the method and authorization.default is deny"),
-            Denied::CredentialsNotAccepted => f.write_str("none of the presented credentials is one of the rule's `from`"),
+            Denied::CredentialsNotAccepted { presented, from } => {
+                write!(f, "presented: {}, expected one of the rule's `from`: {}", quote::list(presented), quote::list(&**from))
+            }
         }
     }
 }

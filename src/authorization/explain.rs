@@ -4,6 +4,7 @@
 use super::permissions::{Required, covers};
 use super::policy::{Grants, Policy, Requirement, Role, Route, accepts};
 use crate::identity::{Identity, Permission};
+use crate::quote;
 
 impl Policy {
     /// Which rule decides, what it asks for, what the caller holds and what is missing: one line each, the decision last.
@@ -19,7 +20,13 @@ impl Policy {
         match caller.filter(|(identity, _)| !identity.is_anonymous()) {
             None => lines.push("caller: anonymous".to_owned()),
             Some((identity, grants)) => {
+                lines.push(format!("caller: {}", who(identity)));
                 lines.push(format!("caller: roles [{}], permissions [{}]", join(grants.roles()), join(grants.permissions())));
+                let undefined: Vec<&str> =
+                    identity.roles.iter().filter(|role| !grants.roles().contains(role)).map(|role| &**role).collect();
+                if !undefined.is_empty() {
+                    lines.push(format!("caller: roles that authorization.roles does not define give nothing: {}", quote::list(undefined)));
+                }
                 self.explain_checks(requirement, identity, grants, &mut lines);
             }
         }
@@ -83,6 +90,13 @@ impl Policy {
         names.sort_unstable();
         names
     }
+}
+
+/// What `authorization.users` and `authorization.clients` know a caller by.
+fn who(identity: &Identity) -> String {
+    let named = [("user_id", &identity.user_id), ("user_email", &identity.user_email), ("client_id", &identity.client_id)];
+    let known: Vec<String> = named.iter().filter_map(|(name, value)| Some(format!("{name} {}", quote::text(value.as_deref()?)))).collect();
+    if known.is_empty() { "without user_id, user_email and client_id".to_owned() } else { known.join(", ") }
 }
 
 /// What a route asks for, as the configuration would say it.
@@ -156,18 +170,28 @@ mod tests {
             explain(&policy(false), "/u.S/Export", &viewer),
             [
                 "rule /u.S/Export: any of users:read, users:all and all of users:export, by one of corporate",
+                "caller: without user_id, user_email and client_id",
                 "caller: roles [viewer], permissions [users:read]",
                 "from [corporate]: presented [corporate], accepted",
                 "users:read: held",
                 "users:all: missing; granted by the roles [admin]",
                 "users:export: missing; granted by the roles [admin]",
-                "refused: the permission users:export is missing",
+                "refused: the permission users:export is missing; held: users:read; of the roles: viewer",
             ]
         );
         let admin = Identity { roles: vec!["admin".into()], presented: vec!["api_keys".into()], ..Identity::default() };
-        assert_eq!(explain(&policy(false), "/u.S/Get", &admin)[2..], ["users:read: held through *:*", "allowed"]);
+        assert_eq!(explain(&policy(false), "/u.S/Get", &admin)[3..], ["users:read: held through *:*", "allowed"]);
         assert!(
             explain(&policy(false), "/u.S/Export", &admin).contains(&"from [corporate]: presented [api_keys], not accepted".to_owned())
+        );
+        let known = Identity { user_id: Some("alice\n".into()), roles: vec!["viewer".into(), "boss".into()], ..admin.clone() };
+        assert_eq!(
+            explain(&policy(false), "/u.S/Get", &known)[1..4],
+            [
+                r#"caller: user_id "alice\n""#,
+                "caller: roles [viewer], permissions [users:read]",
+                "caller: roles that authorization.roles does not define give nothing: boss",
+            ]
         );
         assert_eq!(
             explain(&policy(false), "/u.S/Get", &Identity::default()),

@@ -41,7 +41,7 @@ pub(super) struct Required {
 }
 
 /// What somebody holds.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct PermissionSet {
     /// Sorted by bytes, each once.
     all: Vec<Permission>,

@@ -75,7 +75,7 @@ pub(super) enum Requirement {
     Caller {
         any_of: Box<[Required]>,
         all_of: Box<[Required]>,
-        from: Box<[Box<str>]>,
+        from: Arc<[Box<str>]>,
     },
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Role {
 }
 
 /// What a caller effectively holds under one policy: worked out once a verified credential, cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {
     roles: Arc<[Arc<str>]>,
     pub(super) permissions: Arc<PermissionSet>,
@@ -213,12 +213,12 @@ impl Policy {
             return Err(Denied::MethodNotAllowed);
         };
         if !accepts(from, identity) {
-            return Err(Denied::CredentialsNotAccepted);
+            return Err(Denied::CredentialsNotAccepted { presented: identity.presented.clone(), from: from.clone() });
         }
         let held = |required: &&Required| grants.permissions.covers(required);
         let missing_of_any = any_of.first().filter(|_| !any_of.iter().any(|required| held(&required)));
         match missing_of_any.or_else(|| all_of.iter().find(|required| !held(required))) {
-            Some(required) => Err(Denied::PermissionMissing { permission: required.permission.clone() }),
+            Some(required) => Err(Denied::PermissionMissing { permission: required.permission.clone(), grants: grants.clone() }),
             None => Ok(()),
         }
     }
@@ -378,9 +378,9 @@ mod tests {
         let grants = caller.map(|identity| policy.grants(identity));
         let word = |denied: &Denied| match denied {
             Denied::CredentialsMissing => "credentials".to_owned(),
-            Denied::PermissionMissing { permission } => permission.to_string(),
+            Denied::PermissionMissing { permission, .. } => permission.to_string(),
             Denied::MethodNotAllowed => "method".to_owned(),
-            Denied::CredentialsNotAccepted => "from".to_owned(),
+            Denied::CredentialsNotAccepted { .. } => "from".to_owned(),
         };
         match policy.authorize(route(policy, path), caller.zip(grants.as_ref())) {
             Ok(permit) => permit.audited().map_or("ok".to_owned(), |denied| format!("audited: {}", word(denied))),

@@ -34,7 +34,7 @@ pub(super) fn drain(paths: &[PathBuf]) -> ExitCode {
 /// `operations.address`. Errors anywhere else in the files do not matter: the proxy that runs goes on with what it had
 /// before them, and must be drained all the same.
 fn operations_address(paths: &[PathBuf]) -> Result<SocketAddr, ExitCode> {
-    let config::Loaded { config, problems } = config::load(paths);
+    let config::Loaded { config, problems, .. } = config::load(paths);
     let errors: Vec<_> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
     let concerns_us = |key: &str| key == "operations" || key.starts_with("operations.");
     match config {

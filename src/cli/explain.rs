@@ -2,7 +2,8 @@
 
 use super::{FAILED, Files, REFUSED, Ready, USAGE, load};
 use crate::app::Assembly;
-use crate::authentication::{Caller, Standing};
+use crate::authentication::{Caller, Outcome, Standing};
+use crate::authorization::Denied;
 use crate::config::{Config, Mode};
 use crate::grpc::MethodPath;
 use crate::identity::Identity;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+const AUDITED: &str = "authentication.insecure_audit lets the call through as anonymous; its rule is not looked at";
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -109,6 +112,9 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
         println!("authentication.mode is disabled: nothing is checked, and the upstream is told no identity");
         return Ok(());
     }
+    if !config.authentication.client_certificates.is_empty() {
+        println!("authentication: client certificates are not explained: the call is taken to come without one");
+    }
     let caller = match supposed(arguments, assembly) {
         Some(identity) => {
             println!("authentication: taken as passed, for the user and roles given");
@@ -118,7 +124,7 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
         }
         None => match authenticate(assembly, headers).await {
             Err(_) if config.authentication.insecure_audit => {
-                println!("authentication.insecure_audit lets the call through as anonymous; its rule is not looked at");
+                println!("{AUDITED}");
                 return Ok(());
             }
             verdict => verdict?,
@@ -128,7 +134,10 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
     for line in policy.explain(route, held) {
         println!("authorization: {line}");
     }
-    drop(policy.authorize(route, held).map_err(Refusal::Authorization)?);
+    match policy.authorize(route, held) {
+        Err(Denied::CredentialsMissing) if config.authentication.insecure_audit => println!("{AUDITED}"),
+        decided => drop(decided.map_err(Refusal::Authorization)?),
+    }
     if let Some(caller) = &caller {
         for (name, value) in caller.headers.iter() {
             println!("header: {name}: {}", value.to_str().unwrap_or_default());
@@ -157,21 +166,20 @@ async fn authenticate(assembly: &Assembly, headers: &HeaderMap) -> Result<Option
     for set in assembly.authenticator.key_sets() {
         tokio::spawn(set.clone().run());
     }
-    match assembly.authenticator.authenticate(headers, None, SystemTime::now()).await {
-        Ok(authenticated) => {
-            let words = match &authenticated.caller {
-                None => "no credential: an anonymous caller".to_owned(),
-                Some(caller) => format!("every check passed: {}", caller.identity.presented.join(" and ")),
-            };
-            println!("authentication: {words}");
-            Ok(authenticated.caller)
-        }
-        Err(failure) => {
-            if let Some(provider) = &failure.provider {
-                println!("authentication: the token belongs to the provider {provider}");
-            }
-            println!("authentication: failed: {}", failure.detail);
-            Err(Refusal::Authentication(failure))
-        }
+    let (transcript, verdict) = assembly.authenticator.explain(headers, SystemTime::now()).await;
+    for (outcome, words) in transcript.steps() {
+        let outcome = match outcome {
+            Outcome::Passed => "passed: ",
+            Outcome::Failed => "failed: ",
+            Outcome::Noted => "",
+        };
+        println!("authentication: {outcome}{words}");
     }
+    let caller = verdict.map_err(Refusal::Authentication)?.caller;
+    let words = match &caller {
+        None => "no credential: an anonymous caller".to_owned(),
+        Some(caller) => format!("every check passed: {}", caller.identity.presented.join(" and ")),
+    };
+    println!("authentication: {words}");
+    Ok(caller)
 }

@@ -8,8 +8,8 @@ mod explain;
 mod keys;
 mod run;
 
-use crate::app::{Assembly, assemble};
-use crate::config::{self, Config, Problems, Severity};
+use crate::app::{self, Assembly, Sources};
+use crate::config::{Config, Problems, Severity};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,21 +86,18 @@ struct Ready {
     config: Config,
     assembly: Assembly,
     problems: Problems,
+    sources: Sources,
 }
 
 /// Loads and assembles with the one code that `run`, `check` and `explain` share, and prints every problem to stderr.
 fn load(paths: &[PathBuf]) -> Result<Ready, ExitCode> {
-    let config::Loaded { config, mut problems } = config::load(paths);
-    let made = config.and_then(|config| {
-        let assembly = assemble(&config, &mut problems)?;
-        Some((config, assembly))
-    });
+    let app::Loaded { ready, problems, files } = app::load(paths);
     for problem in problems.iter() {
         eprintln!("{problem}");
     }
-    match made {
-        Some((config, assembly)) if !problems.has_errors() => Ok(Ready { config, assembly, problems }),
-        _ => {
+    match ready {
+        Some((config, assembly)) => Ok(Ready { config, assembly, problems, sources: Sources { paths: paths.to_vec(), files } }),
+        None => {
             let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
             eprintln!("the configuration is refused: {errors} error{}", if errors == 1 { "" } else { "s" });
             Err(ExitCode::from(BAD_CONFIGURATION))

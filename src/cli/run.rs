@@ -2,17 +2,17 @@
 
 use super::{FAILED, Ready, load};
 use crate::app;
-use crate::telemetry::install_diagnostics;
+use crate::telemetry::Diagnostics;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(super) fn run(paths: &[PathBuf]) -> ExitCode {
-    let Ready { config, assembly, .. } = match load(paths) {
+    let Ready { config, assembly, sources, .. } = match load(paths) {
         Ok(ready) => ready,
         Err(code) => return code,
     };
-    install_diagnostics(config.log.level);
-    match app::run(config, assembly) {
+    let diagnostics = Diagnostics::install(config.log.level);
+    match app::run(config, assembly, sources, diagnostics) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -1,8 +1,8 @@
 //! The files that a configuration names: read once, here, so that a missing one is an error with the place that names it.
 
-use super::InputFile;
 use super::section::Field;
-use crate::secret::Secret;
+use super::{InputFile, ReadFile};
+use crate::secret::{Digest, Secret};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -26,12 +26,23 @@ impl Field<'_> {
 
     /// The file the value names. With empty content when it could not be read, which has been reported then.
     pub(super) fn input_file(&self, content: Content) -> Option<InputFile> {
+        self.file(content, false)
+    }
+
+    /// Likewise, of a file that somebody else looks at again: its change makes no new configuration.
+    pub(super) fn followed_file(&self, content: Content) -> Option<InputFile> {
+        self.file(content, true)
+    }
+
+    fn file(&self, content: Content, followed_by_others: bool) -> Option<InputFile> {
         let path = self.path_value()?;
         let bytes = read_some(&path, |mode| {
             if content == Content::Secret && mode & 0o004 != 0 {
                 self.warning(format!("everybody on this machine can read {} (mode {:04o}); chmod o-r it", path.display(), mode & 0o7777));
             }
         });
+        let digest = bytes.as_deref().ok().map(Digest::of);
+        self.reader.files.borrow_mut().push(ReadFile { path: path.clone(), digest, followed_by_others });
         let bytes = bytes.unwrap_or_else(|error| {
             self.error(format!("cannot use {}: {}", path.display(), in_words(&error)));
             Vec::new()

@@ -4,6 +4,7 @@ use super::files::{in_words, read, read_bounded};
 use super::node::{self, Mark, Value};
 use super::section::{Origin, Reader, Section};
 use super::{Config, Position, Problems, merge, resolve};
+use crate::secret::Digest;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,19 @@ pub struct Loaded {
     pub config: Option<Config>,
     /// Every error and warning, in the order of the files.
     pub problems: Problems,
+    /// Everything that was read, or should have been: what a running proxy watches.
+    pub files: Vec<ReadFile>,
+}
+
+/// A file as a load found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadFile {
+    /// As it was opened; links in it may lead elsewhere tomorrow.
+    pub path: PathBuf,
+    /// Of the content; `None` when it could not be used.
+    pub digest: Option<Digest>,
+    /// Its change is no change of the configuration: who needs it looks again by itself.
+    pub followed_by_others: bool,
 }
 
 /// One configuration file, read.
@@ -41,7 +55,7 @@ pub struct Surroundings<'a> {
 /// Loads the files as one configuration; `-` is standard input.
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut problems = Problems::default();
-    let mut sources = Vec::new();
+    let (mut sources, mut files) = (Vec::new(), Vec::new());
     let mut input_taken = false;
     for path in paths {
         let is_input = path.as_os_str() == "-";
@@ -52,6 +66,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         }
         let name = path.display().to_string();
         let bytes = if is_input { read_bounded(std::io::stdin().lock()) } else { read(path, |_| ()) };
+        files.push(ReadFile { path: path.clone(), digest: bytes.as_deref().ok().map(Digest::of), followed_by_others: false });
         let text = bytes.map_err(|error| in_words(&error)).and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into()));
         match text {
             Ok(text) => {
@@ -66,18 +81,20 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     }
     // What is missing from half a configuration would only be noise.
     if problems.has_errors() {
-        return Loaded { config: None, problems };
+        return Loaded { config: None, problems, files };
     }
     // Counts the CPUs of the affinity mask, bounded by the cgroup's quota; a quota below one CPU counts as one.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    load_from(&sources, Surroundings { env: &|name| std::env::var_os(name), cpus })
+    let mut loaded = load_from(&sources, Surroundings { env: &|name| std::env::var_os(name), cpus });
+    loaded.files.splice(0..0, files);
+    loaded
 }
 
-/// Loads texts that have been read already.
+/// Loads texts that have been read already; of the files only those that they name are in the result.
 pub fn load_from(sources: &[Source], surroundings: Surroundings) -> Loaded {
     let origins: Vec<Origin> =
         sources.iter().map(|source| Origin { name: source.name.as_str().into(), base: source.base.clone() }).collect();
-    let reader = Reader { origins: &origins, env: surroundings.env, problems: RefCell::default() };
+    let reader = Reader { origins: &origins, env: surroundings.env, problems: RefCell::default(), files: RefCell::default() };
     let mut broken = sources.is_empty();
     let mut roots = Vec::new();
     for (index, source) in sources.iter().enumerate() {
@@ -100,7 +117,7 @@ pub fn load_from(sources: &[Source], surroundings: Surroundings) -> Loaded {
     }
     let root = merge::merge(&reader, roots);
     let config = root.filter(|_| !broken).map(|root| resolve::config(Section::root(&reader, &root), surroundings.cpus));
-    let mut problems = reader.problems.into_inner();
+    let (mut problems, files) = (reader.problems.into_inner(), reader.files.into_inner());
     problems.sort_by_file(&origins.iter().map(|origin| origin.name.clone()).collect::<Vec<_>>());
-    Loaded { config, problems }
+    Loaded { config, problems, files }
 }

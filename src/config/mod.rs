@@ -15,14 +15,16 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod values;
+mod watch;
 
 pub use error::{Position, Problem, Problems, Severity};
-pub use load::{Loaded, Source, Surroundings, load, load_from};
+pub use load::{Loaded, ReadFile, Source, Surroundings, load, load_from};
 pub use revocations::{Revocation, read_revocations};
+pub use watch::{Change, FileWatch};
 
 use crate::grpc::MethodPattern;
 use crate::identity::Permission;
-use crate::secret::Secret;
+use crate::secret::{Digest, Secret};
 use http::HeaderName;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -116,7 +118,7 @@ pub enum TlsVersion {
 }
 
 /// The service behind us.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Upstream {
     /// Where it listens.
     pub address: UpstreamAddress,
@@ -130,6 +132,20 @@ pub struct Upstream {
     pub insecure_exposed: bool,
     /// The key `upstream.address`.
     pub at: Position,
+}
+
+impl Upstream {
+    /// Whether both reach the same service in the same way, wherever in the files that stands.
+    pub fn is_same(&self, other: &Upstream) -> bool {
+        let Upstream { address, tls, connect_timeout, health, insecure_exposed, at: _ } = self;
+        let same_tls = match (tls, &other.tls) {
+            (Some(tls), Some(other)) => tls.is_same(other),
+            (tls, other) => tls.is_none() && other.is_none(),
+        };
+        same_tls
+            && (address, connect_timeout, health, insecure_exposed)
+                == (&other.address, &other.connect_timeout, &other.health, &other.insecure_exposed)
+    }
 }
 
 /// Where the upstream listens.
@@ -179,6 +195,17 @@ pub struct UpstreamTls {
     pub server_name: String,
     /// Presented to the upstream: PEM chain and private key.
     pub client: Option<(InputFile, InputFile)>,
+}
+
+impl UpstreamTls {
+    fn is_same(&self, other: &UpstreamTls) -> bool {
+        let UpstreamTls { ca, server_name, client } = self;
+        let content = |file: &InputFile| Digest::of(file.content.expose());
+        let files = |ca: &Option<InputFile>, client: &Option<(InputFile, InputFile)>| {
+            (ca.as_ref().map(content), client.as_ref().map(|(chain, key)| (content(chain), content(key))))
+        };
+        *server_name == other.server_name && files(ca, client) == files(&other.ca, &other.client)
+    }
 }
 
 /// What readiness asks the upstream.

@@ -60,7 +60,7 @@ pub fn read_revocations(file: &InputFile, problems: &mut Problems) -> Vec<(Revoc
     };
     let origins = [Origin { name: name.as_str().into(), base: PathBuf::new() }];
     // One problem, one list: what the reader finds joins the caller's problems at the end.
-    let reader = Reader { origins: &origins, env: &|_| None, problems: RefCell::new(std::mem::take(problems)) };
+    let reader = Reader { origins: &origins, env: &|_| None, problems: RefCell::new(std::mem::take(problems)), files: RefCell::default() };
     let read = merge(&reader, [root]).map(|root| entries(&Field::root(&reader, &root))).unwrap_or_default();
     *problems = reader.problems.into_inner();
     read

@@ -4,7 +4,7 @@
 use super::nearest::did_you_mean;
 use super::node::{Entry, Mark, Node, Value};
 use super::values::{self, A_DURATION, Parsed, shown};
-use super::{Position, Problems};
+use super::{Position, Problems, ReadFile};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub(super) struct Reader<'a> {
     pub(super) origins: &'a [Origin],
     pub(super) env: &'a dyn Fn(&str) -> Option<OsString>,
     pub(super) problems: RefCell<Problems>,
+    /// The files that the texts name.
+    pub(super) files: RefCell<Vec<ReadFile>>,
 }
 
 impl Reader<'_> {

@@ -1,8 +1,10 @@
 //! Binding the traffic port and the accept loop: it survives every error, pauses when the process is out of something,
 //! and ends only when it is told to close the port.
 
+use super::Door;
 use super::worker::Workers;
 use crate::telemetry::{Limit, Metrics};
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -31,11 +33,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `close` is over, and gives the workers back; the port is closed then. At most `most` connections at a time.
+/// Accepts until `close` is over, and gives the workers back; the port is closed then. At most as many connections at a time
+/// as the `door` that stands then allows.
 pub async fn accept(
     listener: TcpListener,
     workers: Workers,
-    most: usize,
+    door: &ArcSwap<Door>,
     close: impl Future<Output = ()>,
     metrics: Arc<Metrics>,
 ) -> Workers {
@@ -48,7 +51,7 @@ pub async fn accept(
         };
         match accepted {
             Ok((socket, peer)) => {
-                if workers.connections() >= most {
+                if workers.connections() >= door.load().connections {
                     metrics.limit_hits.inc(Limit::Connections);
                     continue; // dropping the socket closes it
                 }

@@ -9,6 +9,7 @@ pub use accept::{accept, bind};
 pub use worker::{Worker, Workers};
 
 use crate::config::Limits;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
@@ -16,6 +17,8 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// What a new connection meets. One a configuration generation; a connection keeps the one it began with.
 pub struct Door {
+    /// Client connections at a time, those that came through other doors included.
+    connections: usize,
     /// `None` with `listen.insecure_plaintext`.
     tls: Option<TlsAcceptor>,
     /// TLS, preface and first SETTINGS together; and any unfinished header block.
@@ -24,11 +27,25 @@ pub struct Door {
     streams: u32,
     /// `limits.header_bytes`.
     header_bytes: usize,
+    /// Of `listen.tls.certificate`.
+    certificate_expiry: Option<Timestamp>,
 }
 
 impl Door {
-    /// `tls` is `None` with `listen.insecure_plaintext`.
-    pub fn new(tls: Option<Arc<ServerConfig>>, limits: &Limits) -> Door {
-        Door { tls: tls.map(TlsAcceptor::from), handshake: limits.handshake, streams: limits.streams, header_bytes: limits.header_bytes }
+    /// `tls` and `certificate_expiry` are `None` with `listen.insecure_plaintext`.
+    pub fn new(tls: Option<Arc<ServerConfig>>, certificate_expiry: Option<Timestamp>, limits: &Limits) -> Door {
+        Door {
+            connections: limits.connections,
+            tls: tls.map(TlsAcceptor::from),
+            handshake: limits.handshake,
+            streams: limits.streams,
+            header_bytes: limits.header_bytes,
+            certificate_expiry,
+        }
+    }
+
+    /// When the certificate that it shows expires.
+    pub fn certificate_expiry(&self) -> Option<Timestamp> {
+        self.certificate_expiry
     }
 }

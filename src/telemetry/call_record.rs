@@ -150,19 +150,20 @@ impl CallRecord {
         self.authorization.set(Verdict::Passed);
     }
 
-    /// The call is refused or ended by us. `reason` is one of the interface's, `detail` is for the operator only.
-    pub fn refused(&mut self, reason: &'static str, detail: Option<String>) {
+    /// The call is refused or ended by us. `reason` is one of the interface's, `detail` is for the operator only, and asked for
+    /// only when lines carry it.
+    pub fn refused(&mut self, reason: &'static str, detail: impl FnOnce() -> Option<String>) {
         self.reason = Some(reason);
         self.check_failed(reason, detail);
     }
 
     /// The call would be refused, were it not for an audit mode: it goes on.
-    pub fn audited(&mut self, reason: &'static str, detail: Option<String>) {
+    pub fn audited(&mut self, reason: &'static str, detail: impl FnOnce() -> Option<String>) {
         self.audited = Some(reason);
         self.check_failed(reason, detail);
     }
 
-    fn check_failed(&mut self, reason: &'static str, detail: Option<String>) {
+    fn check_failed(&mut self, reason: &'static str, detail: impl FnOnce() -> Option<String>) {
         match reason {
             "PERMISSION_MISSING" | "METHOD_NOT_ALLOWED" | "CREDENTIALS_NOT_ACCEPTED" => self.authorization.set(Verdict::Failed(reason)),
             "KEYS_UNAVAILABLE" => self.authentication.set(Verdict::Failed(reason)),
@@ -174,7 +175,7 @@ impl CallRecord {
         if self.telemetry.explain_refusals
             && let Some(told) = &mut self.told
         {
-            told.detail = detail;
+            told.detail = detail();
         }
     }
 
@@ -309,7 +310,7 @@ impl CallRecord {
             line.text("audited", reason);
         }
         if let Some(detail) = told.and_then(|told| told.detail.as_deref()) {
-            line.text("detail", detail);
+            line.long_text("detail", detail);
         }
         line.end();
     }
@@ -478,11 +479,11 @@ mod tests {
         let mut record = fixture.begin();
         record.route(&fixture.routes, 0);
         record.authenticated(AuthKind::JWT, &Identity { provider: Some("corporate".into()), ..Identity::default() });
-        record.refused("PERMISSION_MISSING", Some("alice has no users:read".into()));
+        record.refused("PERMISSION_MISSING", || Some("alice has no users:read".into()));
         record.finish(Code::PermissionDenied);
         let mut record = fixture.begin();
         record.presented(AuthKind::JWT, Some(&"corporate".into()));
-        record.refused("TOKEN_EXPIRED", None);
+        record.refused("TOKEN_EXPIRED", || None);
         record.finish(Code::Unauthenticated);
 
         let lines = fixture.lines();
@@ -501,7 +502,7 @@ mod tests {
     fn details_are_for_those_who_asked_for_them() {
         let mut fixture = Fixture::new(false);
         let mut record = fixture.begin();
-        record.refused("TOKEN_AUDIENCE", Some("aud is x".into()));
+        record.refused("TOKEN_AUDIENCE", || Some("aud is x".into()));
         record.finish(Code::Unauthenticated);
         assert_eq!(fixture.lines()[0].get("detail"), None);
     }
@@ -512,7 +513,7 @@ mod tests {
         let mut record = fixture.begin();
         record.route(&fixture.routes, 0);
         record.authenticated(AuthKind::JWT, &alice());
-        record.audited("METHOD_NOT_ALLOWED", None);
+        record.audited("METHOD_NOT_ALLOWED", || None);
         record.authorized();
         record.finish(Code::Ok);
         let lines = fixture.lines();
@@ -530,9 +531,9 @@ mod tests {
         record.traceparent(&HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
         record.route(&fixture.routes, 0);
         record.authenticated(AuthKind::JWT, &alice());
-        record.audited("METHOD_NOT_ALLOWED", None);
+        record.audited("METHOD_NOT_ALLOWED", || None);
         record.upstream_started();
-        record.refused("DEADLINE", Some("after 1 s".into()));
+        record.refused("DEADLINE", || Some("after 1 s".into()));
         record.finish(Code::DeadlineExceeded);
         let written: Vec<String> = fixture.lines()[0].as_object().unwrap().keys().cloned().collect();
         let rows = include_str!("../../docs/access-log.md").lines().filter(|line| line.starts_with("| `"));
@@ -582,7 +583,7 @@ mod tests {
         let mut record = CallRecord::begin(Arc::new(telemetry), RequestIds::new().next(), None, Instant::now());
         record.method(&MethodPath::parse("/a.B/C").unwrap());
         record.authenticated(AuthKind::JWT, &alice());
-        record.refused("TOKEN_AUDIENCE", Some("detail".into()));
+        record.refused("TOKEN_AUDIENCE", || Some("detail".into()));
         assert!(record.told.is_none());
     }
 

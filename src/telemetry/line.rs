@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How much is kept of a text that a client chose, in bytes.
 const LONGEST_TEXT: usize = 256;
+/// The same for words of ours about texts of theirs, which are cut already.
+const LONGEST_WORDS: usize = 2048;
 
 /// A line being written.
 pub(super) struct Line<'a> {
@@ -25,11 +27,20 @@ impl<'a> Line<'a> {
         self.bytes(name, value.as_bytes());
     }
 
+    /// Words of ours, cut at 2 KiB.
+    pub(super) fn long_text(&mut self, name: &str, value: &str) {
+        self.cut_text(name, value.as_bytes(), LONGEST_WORDS);
+    }
+
     /// A text that need not be UTF-8, cut at 256 bytes.
     pub(super) fn bytes(&mut self, name: &str, value: &[u8]) {
+        self.cut_text(name, value, LONGEST_TEXT);
+    }
+
+    fn cut_text(&mut self, name: &str, value: &[u8], longest: usize) {
         self.name(name);
         // Writing to a vector and serialising a string do not fail.
-        let _ = serde_json::to_writer(&mut *self.out, &*cut(value));
+        let _ = serde_json::to_writer(&mut *self.out, &*cut(value, longest));
     }
 
     /// Something of ours whose text needs no escaping.
@@ -59,22 +70,22 @@ impl<'a> Line<'a> {
     }
 }
 
-/// At most 256 bytes of `value`, whole characters only; what is no UTF-8 becomes U+FFFD.
-fn cut(value: &[u8]) -> Cow<'_, str> {
+/// At most `longest` bytes of `value`, whole characters only; what is no UTF-8 becomes U+FFFD.
+fn cut(value: &[u8], longest: usize) -> Cow<'_, str> {
     // Two characters more than are kept, so that the cut never makes an invalid character out of a valid one.
-    let head = value.get(..LONGEST_TEXT + 8).unwrap_or(value);
+    let head = value.get(..longest + 8).unwrap_or(value);
     match String::from_utf8_lossy(head) {
-        Cow::Borrowed(text) => Cow::Borrowed(text.get(..boundary(text)).unwrap_or_default()),
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(..boundary(text, longest)).unwrap_or_default()),
         Cow::Owned(mut text) => {
-            text.truncate(boundary(&text));
+            text.truncate(boundary(&text, longest));
             Cow::Owned(text)
         }
     }
 }
 
-/// The last character boundary within the first 256 bytes.
-fn boundary(text: &str) -> usize {
-    (0..=LONGEST_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+/// The last character boundary within the first `longest` bytes.
+fn boundary(text: &str, longest: usize) -> usize {
+    (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -104,11 +115,11 @@ mod tests {
 
     #[test]
     fn texts_are_cut_between_characters() {
-        assert_eq!(cut("a".repeat(257).as_bytes()), "a".repeat(256));
-        assert_eq!(cut("a".repeat(256).as_bytes()), "a".repeat(256));
-        assert_eq!(cut(format!("{}é", "a".repeat(255)).as_bytes()), "a".repeat(255));
-        assert_eq!(cut("€".repeat(1000).as_bytes()), "€".repeat(85));
-        assert_eq!(cut(&[0xff; 1000]), "\u{fffd}".repeat(85));
+        assert_eq!(cut("a".repeat(257).as_bytes(), LONGEST_TEXT), "a".repeat(256));
+        assert_eq!(cut("a".repeat(256).as_bytes(), LONGEST_TEXT), "a".repeat(256));
+        assert_eq!(cut(format!("{}é", "a".repeat(255)).as_bytes(), LONGEST_TEXT), "a".repeat(255));
+        assert_eq!(cut("€".repeat(1000).as_bytes(), LONGEST_TEXT), "€".repeat(85));
+        assert_eq!(cut(&[0xff; 1000], LONGEST_TEXT), "\u{fffd}".repeat(85));
     }
 
     proptest! {

@@ -106,6 +106,7 @@ pub struct Metrics {
     pub configuration_generation: IntGauge,
     pub configuration_last_reload_success: IntGauge,
     pub configuration_last_reload_successful: IntGauge,
+    pub revocations_last_reload_successful: IntGauge,
     /// By `certificate`; emptied before each scrape, for an `at_scrape` to fill.
     pub certificate_expiry: IntGaugeVec,
     /// By `provider`; emptied before each scrape, for an `at_scrape` to fill.
@@ -128,10 +129,9 @@ impl Metrics {
         self.at_scrape.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collect));
     }
 
-    /// So many fetches of `provider`'s key set have ended with `outcome`: `success` or the kind of failure in one word.
-    pub fn key_set_fetches(&self, provider: &str, outcome: &'static str, total: u64) {
-        let counter = self.key_set_fetches.with_label_values(&[provider, outcome]);
-        counter.inc_by(total.saturating_sub(counter.get()));
+    /// So many more fetches of `provider`'s key set have ended with `outcome`: `success` or the kind of failure in one word.
+    pub fn key_set_fetches(&self, provider: &str, outcome: &'static str, more: u64) {
+        self.key_set_fetches.with_label_values(&[provider, outcome]).inc_by(more);
     }
 
     /// The text format of Prometheus, version 0.0.4.
@@ -194,7 +194,9 @@ impl Metrics {
                 "When a configuration was last applied, in seconds since 1970.",
             ),
             configuration_last_reload_successful: f
-                .gauge("doorward_configuration_last_reload_successful", "0 while a file holds something that was refused."),
+                .gauge("doorward_configuration_last_reload_successful", "0 while the files hold a configuration that was refused."),
+            revocations_last_reload_successful: f
+                .gauge("doorward_revocations_last_reload_successful", "0 while the revocations file holds something that was refused."),
             certificate_expiry: f.gauges(
                 "doorward_certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires, in seconds since 1970.",

@@ -15,7 +15,7 @@ mod routes;
 
 pub use access_log::{AccessLog, AccessLogWriter};
 pub use call_record::CallRecord;
-pub use diagnostics::install_diagnostics;
+pub use diagnostics::Diagnostics;
 pub use families::{CountedBy, Word};
 pub use metrics::{CacheOutcome, Limit, Metrics, OTHER};
 pub use request_id::{RequestId, RequestIds};

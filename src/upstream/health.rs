@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a failed connection is tried again: recovery must show within a second.
@@ -25,7 +26,7 @@ const INTERVAL_NOT_SERVING: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps `guard` true to the upstream's state until dropped. Runs on a `LocalSet`.
-pub async fn watch_health(connector: Connector, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
+pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
     let mut was_ready = false;
     loop {
         match connector.connect().await {

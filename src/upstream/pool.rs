@@ -8,6 +8,7 @@ use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ const MOST_UNREAD: usize = CONNECTION_WINDOW as usize / 2;
 
 /// One worker's connections.
 pub struct Pool {
-    connector: Connector,
+    connector: Arc<Connector>,
     live: RefCell<Vec<Rc<Live>>>,
     attempting: Cell<bool>,
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
@@ -102,7 +103,7 @@ impl Drop for Slot {
 
 impl Pool {
     /// An empty pool; nothing is opened before the first call.
-    pub fn new(connector: Connector) -> Rc<Pool> {
+    pub fn new(connector: Arc<Connector>) -> Rc<Pool> {
         Rc::new(Pool {
             connector,
             live: RefCell::default(),
@@ -110,6 +111,11 @@ impl Pool {
             last_failure: RefCell::default(),
             changed: Rc::default(),
         })
+    }
+
+    /// Whether this is how its connections are made.
+    pub fn reaches_by(&self, connector: &Arc<Connector>) -> bool {
+        Arc::ptr_eq(&self.connector, connector)
     }
 
     /// A place for one call on a connection that is up and has room. Calls wait here and not within h2, which ties a call to

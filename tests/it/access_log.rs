@@ -57,7 +57,7 @@ fn no_secret_is_in_any_output() {
     let tokens = [
         token(json!({"secret_claim": "claim-that-nobody-may-see"})),
         token(json!({"exp": 1})),
-        token(json!({"aud": "audience-that-nobody-may-see"})),
+        token(json!({"exp": 1, "secret_claim": "claim-that-nobody-may-see"})),
         token(json!({"sub": 1})),
         "token-that-is-none".to_owned(),
     ];

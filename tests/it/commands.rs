@@ -107,6 +107,30 @@ fn explain_and_the_proxy_agree() {
 }
 
 #[test]
+fn explain_lets_through_what_the_audit_modes_let_through() {
+    let desk = Desk::new();
+    let (good, expired) = (token(json!({})), token(json!({"exp": 1})));
+    let audits = ["authentication:\n  mode: optional\n  insecure_audit: true", "authentication:"];
+    let [authentication, authorization] = audits.map(|audit| {
+        let rest = site::STANDARD.replace("authentication:", audit);
+        let rest = if audit == "authentication:" { rest.replace("authorization:", "authorization:\n  audit: true") } else { rest };
+        configuration("http://127.0.0.1:50051", &rest)
+    });
+    for (config, method, more, code, words) in [
+        (&authentication, "/demo.v1.Users/Get", vec![], 0, "insecure_audit lets the call through"),
+        (&authentication, "/demo.v1.Users/Get", vec!["--token", expired.as_str()], 0, "insecure_audit lets the call through"),
+        (&authentication, "/demo.v1.Users/Delete", vec!["--token", &good], 2, "PERMISSION_MISSING"),
+        (&authorization, "/demo.v1.Users/Delete", vec!["--token", &good], 0, "allowed only because authorization.audit is true"),
+        (&authorization, "/demo.v1.Users/Delete", vec![], 2, "CREDENTIALS_MISSING"),
+    ] {
+        desk.site.write("doorward.yaml", config);
+        let output = desk.explain(method, &more);
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_key_that_was_made_is_printed_once_and_works() {
     let desk = Desk::new();
     let upstream = PythonUpstream::start();

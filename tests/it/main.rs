@@ -6,6 +6,7 @@ mod access_log; // one JSON line a call, no secret in it
 mod architecture; // imports only go down; files say what they are for
 mod authorization; // which rule decides, and what a refusal says
 mod calls; // every kind of call passes unchanged
+mod claim_names; // nested roles, scopes, clients: tokens as widespread providers shape them
 mod client_certificates; // callers known by a name in their certificate
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
@@ -14,6 +15,7 @@ mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod exposure; // an upstream that others can reach
+mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours
 mod google; // Google ID tokens
 mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
@@ -22,9 +24,12 @@ mod hostile_clients; // handshakes without end, floods, bad frames
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
 mod long_calls; // calls that outlive their credential
+mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod refusal_order; // 431, 405, 415, … authentication, authorization
+mod refusal_reasons; // the same reason in answer, log, metric and explanation
+mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right

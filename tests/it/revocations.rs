@@ -86,7 +86,7 @@ async fn a_bad_file_changes_nothing_and_is_told() {
     let doorward = site.start(&revoking(&upstream.url(), "{}"));
     let mut wire = Wire::connect(&doorward).await;
     let (revoked, good) = (("x-api-key", "key-without-a-user".to_owned()), ("x-api-key", API_KEY.to_owned()));
-    let metric = "doorward_configuration_last_reload_successful";
+    let metric = "doorward_revocations_last_reload_successful";
     assert_eq!((refusal(&mut wire, &revoked).await.1.as_str(), doorward.metric(metric, &[])), (REVOKED.1, 1.0), "from the start");
     site.write("revocations.yaml", "revoked: [{ api_key: analytics }, { api_keys: plain }]\n");
     eventually("the metric", || (doorward.metric(metric, &[]) == 0.0).then_some(()));

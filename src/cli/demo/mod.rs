@@ -9,7 +9,7 @@ mod sample_service;
 
 use super::{FAILED, Ready, load};
 use crate::app;
-use crate::telemetry::install_diagnostics;
+use crate::telemetry::Diagnostics;
 use credentials::Credentials;
 use folder::Folder;
 use std::error::Error;
@@ -103,9 +103,9 @@ fn bind(port: u16) -> io::Result<TcpListener> {
 /// As `run` does, on a thread that ends with a signal.
 fn start_doorward(folder: &Folder) -> Result<JoinHandle<io::Result<()>>> {
     let loaded = load(&[folder.path().join("doorward.yaml")]);
-    let Ready { config, assembly, .. } = loaded.map_err(|_| "the demo's own configuration is refused")?;
-    install_diagnostics(config.log.level);
-    Ok(thread::Builder::new().name("doorward".to_owned()).spawn(move || app::run(config, assembly))?)
+    let Ready { config, assembly, sources, .. } = loaded.map_err(|_| "the demo's own configuration is refused")?;
+    let diagnostics = Diagnostics::install(config.log.level);
+    Ok(thread::Builder::new().name("doorward".to_owned()).spawn(move || app::run(config, assembly, sources, diagnostics))?)
 }
 
 fn make_calls(folder: &Folder, port: u16, credentials: &Credentials, proxy: &JoinHandle<io::Result<()>>) -> Result<bool> {

@@ -146,7 +146,7 @@ impl Create {
 
 /// The configuration without the rooms: certificates and key sets are of no concern here, though files must be there.
 fn configuration(paths: &[PathBuf]) -> Result<Config, Failure> {
-    let config::Loaded { config, problems } = config::load(paths);
+    let config::Loaded { config, problems, .. } = config::load(paths);
     refuse(&problems)?;
     config.ok_or_else(|| Failure(BAD_CONFIGURATION, "the configuration is refused".to_owned()))
 }

@@ -100,7 +100,7 @@ fn revocations(field: &Field) -> Option<InputFile> {
     let mut section = field.section()?;
     let file = section.field("file").required("the path of a file with revoked tokens, users and keys");
     section.finish();
-    file.input_file(Content::Public)
+    file.followed_file(Content::Public)
 }
 
 fn long_calls(field: &Field) -> LongCalls {

@@ -181,7 +181,7 @@ impl<'a> RemoteOptions<'a> {
     fn read(&self, location: Option<KeyLocation>, at: Position) -> Option<RemoteKeys> {
         let ca = self.ca.input_file(Content::Public);
         // Read at each fetch again; now only to see that it can be.
-        let bearer_file = self.bearer_file.input_file(Content::Secret).map(|file| file.path);
+        let bearer_file = self.bearer_file.followed_file(Content::Secret).map(|file| file.path);
         let refresh = self.refresh.duration(SECOND);
         let cooldown = self.cooldown.duration(SECOND);
         let max_stale = self.max_stale.duration(SECOND);

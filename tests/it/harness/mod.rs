@@ -6,6 +6,7 @@
 pub mod doorward;
 pub mod frames;
 pub mod key_server;
+pub mod node;
 pub mod process;
 pub mod python;
 pub mod raw_upstream;
@@ -16,6 +17,7 @@ pub mod wire;
 pub use doorward::{Doorward, command};
 pub use frames::{Frames, kind};
 pub use key_server::KeyServer;
+pub use node::OpenIdProvider;
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};

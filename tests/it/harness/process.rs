@@ -1,7 +1,8 @@
 //! A child process whose output is collected line by line and who does not outlive its test.
 
 use super::{PATIENCE, eventually};
-use std::io::{BufRead, BufReader, Read};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -92,6 +93,11 @@ impl Process {
         }
     }
 
+    /// Writes one line to standard input.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
     /// Closes standard input by ending the process at once.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -103,6 +109,20 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Runs a command to its end with JSON on standard input; its standard output.
+#[track_caller]
+pub fn output(command: &mut Command, input: &Value) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` sets up what is needed"));
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{command:?} failed");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Waits until `lines` holds one that `pick` takes.

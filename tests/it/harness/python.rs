@@ -1,13 +1,13 @@
 //! The real grpcio, as client and as server (`tests/python/`).
 
 use super::Doorward;
-use super::process::{Process, line};
+use super::process::{Process, line, output};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
 fn python(script: &str) -> Command {
@@ -19,18 +19,14 @@ fn python(script: &str) -> Command {
     command
 }
 
-/// Runs a script with JSON on standard input; its standard output.
-fn run(script: &str, order: &Value) -> String {
-    let mut child = python(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(order.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{script} failed");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// A token made by PyJWT; `expires_in` among the claims becomes `exp`, as a datetime.
 pub fn pyjwt(claims: Value, key: &str, algorithm: &str) -> String {
-    run("mint.py", &json!({"claims": claims, "key": key, "algorithm": algorithm}))
+    output(&mut python("mint.py"), &json!({"claims": claims, "key": key, "algorithm": algorithm}))
+}
+
+/// Tokens of PyJWT and google-auth by name, as `foreign_tokens.py` documents them.
+pub fn foreign_tokens(order: &Value) -> BTreeMap<String, String> {
+    serde_json::from_str(&output(&mut python("foreign_tokens.py"), order)).unwrap()
 }
 
 /// A gRPC service without any authentication.
@@ -145,7 +141,7 @@ impl Doorward {
     pub fn calls_as(&self, more: &Value, calls: &[Call]) -> Vec<Answer> {
         let mut order = json!({"target": self.target(), "ca": self.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let results: Vec<Value> = serde_json::from_str(&run("client.py", &order)).unwrap();
+        let results: Vec<Value> = serde_json::from_str(&output(&mut python("client.py"), &order)).unwrap();
         assert_eq!(results.len(), calls.len());
         results.into_iter().map(Answer).collect()
     }

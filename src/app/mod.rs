@@ -1,0 +1,137 @@
+//! Wiring: a configuration in, rooms joined, sockets bound, run, reload, drain, exit.
+//!
+//! Fail before bind; bind everything before serving anything. One control thread (this one) does everything that is
+//! nobody's call: accepting, key sets, reloads, the operations port, signals; `workers` threads carry calls.
+
+mod assembly;
+mod background;
+mod fixed;
+mod reload;
+mod running;
+mod way_down;
+
+pub use assembly::{Assembly, Loaded, load};
+pub use reload::Sources;
+
+use crate::bell::{Bell, LocalBell};
+use crate::config::Config;
+use crate::drain::{Drain, drain};
+use crate::listener::{self, Door, Worker, Workers};
+use crate::operations::{self, Operations};
+use crate::proxy::{Generation, Proxy};
+use crate::readiness::Readiness;
+use crate::telemetry::{Diagnostics, Metrics, RequestIds};
+use crate::upstream::Pool;
+use arc_swap::ArcSwap;
+use background::Surroundings;
+use reload::Reload;
+use running::Running;
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use way_down::{Signals, empty, signalled, told_to_close};
+
+/// Runs until a signal has drained it. `sources` is what `config` was loaded from. The error is why it could not start.
+pub fn run(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let metrics = Arc::new(Metrics::new());
+    count_panics(metrics.clone());
+    let served = LocalSet::new().block_on(&runtime, serve(config, assembly, sources, diagnostics, metrics));
+    // A name resolution or a fetch that still runs must not hold up the exit.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics, metrics: Arc<Metrics>) -> io::Result<()> {
+    let traffic = bind("listen.address", config.listen.address)?;
+    let operations_port = bind("operations.address", config.operations)?;
+    let signals = Signals::new()?;
+    let (readiness, bell) = (Readiness::new(), Bell::default());
+    let (trigger, drain) = drain();
+    let trigger = Arc::new(trigger);
+
+    let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
+    let surroundings = Surroundings { readiness: readiness.clone(), bell: bell.clone(), metrics: metrics.clone(), ours };
+    let workers = config.workers;
+    let running = Running::begin(config, assembly, surroundings, diagnostics)?;
+    let (generation, door, limits) = (running.generation.clone(), running.door.clone(), running.limits.clone());
+    let workers = start_workers(workers, generation, door.clone(), &drain, &bell, &metrics)?;
+    announce(&traffic, "traffic")?;
+    announce(&operations_port, "operations")?;
+
+    let begin = trigger.clone();
+    let operations = Operations {
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        drain: drain.clone(),
+        begin_drain: Box::new(move || {
+            if begin.announce() {
+                tracing::info!("draining, as POST /drain asked");
+            }
+        }),
+    };
+    tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
+    let reload = Reload::new(running, sources, readiness.guard("configuration"), metrics.clone())?;
+    tokio::task::spawn_local(reload.run());
+    readiness.set_started();
+
+    let interrupted = Notify::new();
+    let way_down = async {
+        let closing = told_to_close(drain, || limits.load().drain_delay, &interrupted);
+        let workers = listener::accept(traffic, workers, &door, closing, metrics).await;
+        empty(workers, &trigger, &bell, limits.load().drain).await;
+    };
+    tokio::select! {
+        () = way_down => {}
+        () = signalled(signals, &trigger, &interrupted) => {}
+    }
+    Ok(())
+}
+
+fn start_workers(
+    count: usize,
+    generation: Arc<ArcSwap<Generation>>,
+    door: Arc<ArcSwap<Door>>,
+    drain: &Drain,
+    bell: &Bell,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Workers> {
+    let (drain, bell, metrics) = (drain.clone(), bell.clone(), metrics.clone());
+    Workers::start(count, move || Worker {
+        door: door.clone(),
+        metrics: metrics.clone(),
+        proxy: Rc::new(Proxy {
+            pool: RefCell::new(Pool::new(generation.load().connector.clone())),
+            generation: generation.clone(),
+            drain: drain.clone(),
+            bell: LocalBell::default(),
+            request_ids: RequestIds::new(),
+        }),
+        bell: bell.clone(),
+    })
+}
+
+/// What a start says on stderr, so that an operator (or a test with port 0) knows where to knock.
+fn announce(listener: &TcpListener, what: &str) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!("listening on {address} ({what})");
+    Ok(())
+}
+
+fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    listener::bind(address).map_err(|error| io::Error::new(error.kind(), format!("{key} {address} cannot be listened on: {error}")))
+}
+
+/// A panic ends the task it happens in and nothing else; it must be seen all the same.
+fn count_panics(metrics: Arc<Metrics>) {
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        metrics.panics.inc();
+        previous(info);
+    }));
+}
