@@ -59,7 +59,7 @@ pub struct Sample {
     /// From the start of the process until it listened, and its CPU time then, in seconds.
     pub start: f64,
     pub start_cpu: f64,
-    /// When it listened, in MiB.
+    /// Before the first call, in MiB.
     pub resident: f64,
 }
 
@@ -76,7 +76,11 @@ impl Site {
     /// A proxy of its own, so that nothing is known but `wallet.known`; then `calls` calls.
     pub fn measure(&self, case: Case, wallet: &Wallet, calls: usize) -> Sample {
         let proxy = self.start(case.peer, case.kind);
-        let (start, start_cpu, resident) = (proxy.start.as_secs_f64(), proxy.cpu_seconds(), proxy.resident_mib());
+        let (start, start_cpu) = (proxy.start.as_secs_f64(), proxy.cpu_seconds());
+        if matches!((case.peer, case.kind), (Peer::Doorward, Kind::ApiKey(_))) {
+            proxy.settle();
+        }
+        let resident = proxy.resident_mib();
         let tls = tls(&self.folder);
         load::run(proxy.port, &tls, wallet.calls(Traffic::New(0), WARM_UP), load::ANSWERED);
         let before = proxy.cpu_seconds();

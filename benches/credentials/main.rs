@@ -36,7 +36,7 @@ fn main() {
     if env::args().nth(1).as_deref() == Some("upstream") {
         return upstream::serve();
     }
-    let (rounds, calls) = (setting("BENCH_ROUNDS", 5usize), setting("BENCH_CALLS", 20_000usize));
+    let (rounds, calls) = (setting("BENCH_ROUNDS", 5usize), setting("BENCH_CALLS", 10_000usize));
     let cases: Vec<Case> = cases().collect();
     let wallets = wallets(&cases, calls);
     let site = Site { folder: Folder::new(), service: upstream::Service::start() };
@@ -58,7 +58,7 @@ fn main() {
         }
     }
     let alone: Vec<(Signature, f64)> = Signature::ALL.map(|signature| (signature, signature.verification(&signature.issuer()(0)))).into();
-    let flood = if chosen("BENCH_PARTS", "flood") { flood::flood(&site, setting("BENCH_FLOOD", 1_000_000)) } else { Vec::new() };
+    let flood = if chosen("BENCH_PARTS", "flood") { flood::flood(&site, setting("BENCH_FLOOD", 300_000)) } else { Vec::new() };
     let text = report::markdown(&samples, &alone, &flood, rounds, calls);
     figures::publish(&text, &setting("BENCH_NAME", "credentials".to_owned()));
 }

@@ -70,7 +70,7 @@ fn forged(text: &mut String, figures: &Figures<'_>) {
 }
 
 fn api_keys(text: &mut String, figures: &Figures<'_>) {
-    text.push_str("## API keys\n\nDoorward from its key file, HAProxy from a map of SHA-256 to client. Start: until the process listens (of it on the CPU); memory then.\n\n");
+    text.push_str("## API keys\n\nDoorward from its key file, HAProxy from a map of SHA-256 to client. Start: until the process listens (of it on the CPU). Memory: before the first call.\n\n");
     text.push_str("| | same key | another each call | start, ms | memory, MiB |\n| --- | --- | --- | --- | --- |\n");
     for keys in KEYS {
         let kind = Kind::ApiKey(keys);

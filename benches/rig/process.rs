@@ -65,6 +65,17 @@ impl Proxy {
         threads.filter_map(Result::ok).filter_map(on_cpu).sum::<u64>() as f64 / 1e9
     }
 
+    /// Waits until it does nothing any more: Doorward looks at its files once more half a second after its start.
+    pub fn settle(&self) {
+        loop {
+            let before = self.cpu_seconds();
+            std::thread::sleep(Duration::from_millis(800));
+            if self.cpu_seconds() - before < 0.005 {
+                return;
+            }
+        }
+    }
+
     /// Its memory, in MiB.
     pub fn resident_mib(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running proxy");
