@@ -11,6 +11,7 @@ use crate::secret::Digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,16 +47,16 @@ impl KeySet {
 
     /// The usable keys of a JWK set and, for each other one, why it is left out. Usable is what fits one of `algorithms`.
     pub(super) fn parse(json: &[u8], symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<(KeySet, Vec<String>), Unusable> {
-        let document: Document = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
+        let document: Document<'_> = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
         let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        if document.keys.len() > MOST_KEYS {
+            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
+        }
         for (index, jwk) in document.keys.iter().take(MOST_KEYS).enumerate() {
-            match usable(jwk, symmetric, algorithms) {
+            match read(jwk).and_then(|jwk| usable(&jwk, symmetric, algorithms)) {
                 Ok(key) => keys.push(key),
                 Err(reason) => left_out.push(format!("key {index} is ignored: {reason}")),
             }
-        }
-        if document.keys.len() > MOST_KEYS {
-            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
         }
         if keys.is_empty() {
             return Err(Unusable::NoKey(left_out));
@@ -103,9 +104,15 @@ fn next_version() -> u64 {
     VERSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Each key is read by itself: a number or text in one that JSON allows and nobody can represent is not the others' fault.
 #[derive(Deserialize)]
-struct Document {
-    keys: Vec<Value>,
+struct Document<'j> {
+    #[serde(borrow)]
+    keys: Vec<&'j RawValue>,
+}
+
+fn read(jwk: &RawValue) -> Result<Value, &'static str> {
+    serde_json::from_str(jwk.get()).map_err(|_| "it is nested too deeply, or holds a number or text that cannot be")
 }
 
 fn usable(jwk: &Value, symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<VerificationKey, &'static str> {
@@ -188,7 +195,8 @@ mod tests {
         let secret = Key::Shared.jwk(json!({}));
         assert!(usable_in_url(secret.clone()).is_err());
         assert!(usable(&secret, Symmetric::Accepted, &ALGORITHMS).is_ok());
-        assert!(usable(&json!({ "kty": "oct", "k": "c2hvcnQ" }), Symmetric::Accepted, &ALGORITHMS).is_err());
+        let short = usable(&json!({ "kty": "oct", "k": "c2hvcnQ" }), Symmetric::Accepted, &ALGORITHMS);
+        assert!(short.unwrap_err().contains("shorter than the hash"));
     }
 
     #[test]
@@ -216,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_bound_verifies_nothing_else() {
+        let algorithms = [Algorithm::RS256, Algorithm::RS512];
+        let key = |members| usable(&Key::Rsa.jwk(members), Symmetric::Ignored, &algorithms).unwrap();
+        let token = sign_raw("{}", "{}", Key::Rsa, jsonwebtoken::Algorithm::RS256);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let signature = &URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let (free, bound) = (key(json!({})), key(json!({ "alg": "RS512" })));
+        assert!(free.verify(Algorithm::RS256, signed, signature) && !bound.verify(Algorithm::RS256, signed, signature));
+        let (set, _) = KeySet::parse(&set(&[Key::Rsa.jwk(json!({ "alg": "RS512" }))]), Symmetric::Ignored, &algorithms).unwrap();
+        let holds = algorithms.map(|algorithm| set.holds(bound.thumbprint(), algorithm));
+        assert_eq!((bound.thumbprint() == free.thumbprint(), holds), (true, [false, true]));
+    }
+
+    #[test]
     fn weak_and_malformed_keys_are_left_out() {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         for exponent in [&[1][..], &[2], &[1, 0, 0], &[0]] {
@@ -224,6 +246,12 @@ mod tests {
         assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[0xff; 128]) }))).unwrap_err().contains("2048"));
         // Leading zeros do not make a modulus longer.
         assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[[0; 128], [0xff; 128]].concat()) }))).is_err());
+        // Nor do they make another key.
+        let jwk = Key::Rsa.jwk(json!({}));
+        let modulus = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();
+        let padded = Key::Rsa.jwk(json!({ "n": encode(&[&[0], &modulus[..]].concat()), "e": encode(&[0, 1, 0, 1]) }));
+        let [key, padded] = [jwk, padded].map(|jwk| usable(&jwk, Symmetric::Ignored, &ALGORITHMS).unwrap().thumbprint());
+        assert_eq!(key, padded);
         let mut identity_point = [0; 32];
         identity_point[0] = 1;
         assert!(usable_in_url(Key::Ed25519.jwk(json!({ "x": encode(&identity_point) }))).unwrap_err().contains("small order"));
@@ -244,6 +272,12 @@ mod tests {
         assert!(
             matches!(KeySet::parse(&set(&keys[..5]), Symmetric::Ignored, &ALGORITHMS), Err(Unusable::NoKey(reasons)) if reasons.len() == 5)
         );
+        // What only reading as a value finds: a number without limits, half a surrogate pair, and depth.
+        for strange in [r#"{"kty": 1e999}"#, r#"{"kty": "\ud800"}"#, &format!("{}{}", "[".repeat(9999), "]".repeat(9999))] {
+            let text = format!(r#"{{"keys": [{strange}, {}], "more": {strange}}}"#, Key::Rsa.jwk(json!({ "kid": "1" })));
+            let (parsed, left_out) = KeySet::parse(text.as_bytes(), Symmetric::Ignored, &ALGORITHMS).unwrap();
+            assert_eq!((parsed.keys.len(), left_out.len()), (1, 1));
+        }
         for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
             assert_eq!(KeySet::parse(bad.as_bytes(), Symmetric::Ignored, &ALGORITHMS).unwrap_err(), Unusable::Malformed, "{bad}");
         }

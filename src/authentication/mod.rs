@@ -13,6 +13,9 @@ mod claims;
 mod client_certificate;
 mod credentials;
 mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod google;
 mod jwks;
 mod jwks_fetch;
@@ -22,7 +25,9 @@ mod providers;
 mod remote_key_set;
 mod revocations;
 mod revocations_watch;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "clippy knows tests by cfg(test) alone")]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzz targets need only some of it"))]
 mod testing;
 #[cfg(test)]
 mod tests;

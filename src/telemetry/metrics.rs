@@ -36,11 +36,30 @@ pub enum Limit {
     HeaderBlock,
     /// A connection closed with ENHANCE_YOUR_CALM.
     Flood,
+    /// `limits.stream_idle`.
+    StreamIdle,
+    /// `limits.stalled`, of a call or of a whole client connection.
+    Stalled,
+    /// `limits.connection_idle`.
+    ConnectionIdle,
+    /// `limits.connection_age`.
+    ConnectionAge,
 }
 
 impl Word for Limit {
-    const ALL: &'static [Limit] =
-        &[Limit::Connections, Limit::Streams, Limit::HeaderBytes, Limit::HeaderFields, Limit::Handshake, Limit::HeaderBlock, Limit::Flood];
+    const ALL: &'static [Limit] = &[
+        Limit::Connections,
+        Limit::Streams,
+        Limit::HeaderBytes,
+        Limit::HeaderFields,
+        Limit::Handshake,
+        Limit::HeaderBlock,
+        Limit::Flood,
+        Limit::StreamIdle,
+        Limit::Stalled,
+        Limit::ConnectionIdle,
+        Limit::ConnectionAge,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -51,6 +70,10 @@ impl Word for Limit {
             Limit::Handshake => "handshake",
             Limit::HeaderBlock => "header_block",
             Limit::Flood => "flood",
+            Limit::StreamIdle => "stream_idle",
+            Limit::Stalled => "stalled",
+            Limit::ConnectionIdle => "connection_idle",
+            Limit::ConnectionAge => "connection_age",
         }
     }
 }
@@ -71,6 +94,32 @@ impl Word for CacheOutcome {
         match self {
             CacheOutcome::Hit => "hit",
             CacheOutcome::Miss => "miss",
+        }
+    }
+}
+
+/// How a connection to the upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamEnd {
+    /// In good order, by either side.
+    Closed,
+    /// Lost, or ended for an error of HTTP/2.
+    Failed,
+    /// By us: it did not answer a PING.
+    Silent,
+    /// By us, once its calls had finished: the upstream's name has that address no longer.
+    Retired,
+}
+
+impl Word for UpstreamEnd {
+    const ALL: &'static [UpstreamEnd] = &[UpstreamEnd::Closed, UpstreamEnd::Failed, UpstreamEnd::Silent, UpstreamEnd::Retired];
+
+    fn word(self) -> &'static str {
+        match self {
+            UpstreamEnd::Closed => "closed",
+            UpstreamEnd::Failed => "failed",
+            UpstreamEnd::Silent => "silent",
+            UpstreamEnd::Retired => "retired",
         }
     }
 }
@@ -112,6 +161,9 @@ pub struct Metrics {
     /// By `provider`; emptied before each scrape, for an `at_scrape` to fill.
     pub key_set_age: GaugeVec,
     pub upstream_exposed: IntGauge,
+    pub upstream_connections_ended: CountedBy<UpstreamEnd>,
+    pub upstream_pings: IntCounter,
+    pub(super) upstream_retries: IntCounter,
     pub panics: IntCounter,
 }
 
@@ -205,6 +257,13 @@ impl Metrics {
             key_set_age: f.floats("doorward_key_set_age_seconds", "Time since a provider's key set was last fetched.", &["provider"]),
             key_set_fetches: f.counters("doorward_key_set_fetches_total", "Fetches of key sets.", &["provider", "outcome"]),
             upstream_exposed: f.gauge("doorward_upstream_exposed", "1 while others can reach the upstream without passing Doorward."),
+            upstream_connections_ended: f.counted_by(
+                "doorward_upstream_connections_ended_total",
+                "Connections to the upstream that ended, by how.",
+                "why",
+            ),
+            upstream_pings: f.counter("doorward_upstream_pings_total", "PINGs sent to an upstream that was silent while calls waited."),
+            upstream_retries: f.counter("doorward_upstream_retries_total", "Calls made again because the upstream had not seen them."),
             panics: f.counter("doorward_panics_total", "Panics of tasks; each is a bug."),
         };
         (metrics, families.catalogue)

@@ -36,10 +36,28 @@ pub struct Doorward {
 
 impl Doorward {
     #[track_caller]
-    pub fn start(configuration: &Path, ca: PathBuf, files: Arc<TempDir>) -> Doorward {
-        let mut process = Process::spawn(
-            Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1"),
-        );
+    pub fn start(
+        configuration: &Path,
+        environment: &[(&str, &Path)],
+        ca: PathBuf,
+        files: Arc<TempDir>,
+        most_open: Option<usize>,
+    ) -> Doorward {
+        let binary = env!("CARGO_BIN_EXE_doorward");
+        let mut command = match most_open {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}:{most}")).arg(binary);
+                command
+            }
+        };
+        command.args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1").envs(environment.iter().copied());
+        // Whoever listens to these gets as far as a closed port.
+        for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env(proxy, "http://127.0.0.1:9").env_remove("no_proxy").env_remove("NO_PROXY");
+        }
+        let mut process = Process::spawn(&mut command);
         let traffic = process.find("traffic port", |p| &p.stderr, |line| bound(line, "(traffic)"));
         let operations = process.find("operations port", |p| &p.stderr, |line| bound(line, "(operations)"));
         Doorward { process, traffic, operations, ca, _files: files }
@@ -116,6 +134,10 @@ impl Doorward {
 
     pub fn is_running(&mut self) -> bool {
         self.process.has_exited().is_none()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Kilobytes of resident memory.
