@@ -14,7 +14,7 @@ STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed
 # For each fuzz target.
 FUZZ_SECONDS ?= 10
 
-.PHONY: help demo test fuzz lint check bench ci
+.PHONY: help demo test fuzz lint check bench bench-credentials ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
@@ -23,6 +23,7 @@ help:
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
+	@echo 'make bench-credentials   CPU of finding out who is calling: tokens known, new and forged, API keys (needs haproxy)'
 	@echo 'make ci      all that CI runs'
 
 demo:
@@ -62,5 +63,8 @@ check:
 
 bench:
 	$(CARGO) bench --locked --bench side_by_side
+
+bench-credentials:
+	$(CARGO) bench --locked --bench credentials
 
 ci: lint test check fuzz

@@ -2,14 +2,11 @@
 
 use crate::material::Material;
 use crate::peer::{Kind, Peer};
-use crate::probe::METHOD;
+use crate::rig::METHOD;
+use crate::rig::process::LOAD_CORE;
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
-
-/// The proxy's own core, and the one that load generator and service share.
-pub const PROXY_CORE: &str = "0";
-pub const LOAD_CORE: &str = "1";
 
 /// How many connections carry how many calls at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +53,7 @@ pub fn measure(peer: &Peer, shape: Shape, calls: u32, material: &Material) -> Sa
 
 /// Runs h2load to its end; every call's latency in microseconds. Ends the program when a call failed.
 fn run(peer: &Peer, shape: Shape, calls: u32, material: &Material) -> Vec<u32> {
-    let log = material.path("h2load.log");
+    let log = material.folder.path("h2load.log");
     let _ = fs::remove_file(&log);
     let scheme = if peer.kind == Kind::Direct { "http" } else { "https" };
     let output = Command::new("taskset")
@@ -65,7 +62,7 @@ fn run(peer: &Peer, shape: Shape, calls: u32, material: &Material) -> Vec<u32> {
         .args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-H"])
         .arg(format!("authorization: Bearer {}", material.token))
         .arg("-d")
-        .arg(material.path("body"))
+        .arg(material.folder.path("body"))
         .arg(format!("--log-file={}", log.display()))
         .arg(format!("{scheme}://127.0.0.1:{}{METHOD}", peer.port))
         .output()

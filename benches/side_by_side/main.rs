@@ -12,24 +12,23 @@ mod material;
 mod peer;
 mod probe;
 mod report;
+#[path = "../rig/mod.rs"]
+mod rig;
 #[allow(dead_code, clippy::unwrap_used)] // made for the tests, which need more of it and fail by panics
 #[path = "../../tests/it/harness/token.rs"]
 mod token;
-mod upstream;
 
 use load::{SHAPES, Sample};
 use peer::{Kind, Peer};
+use rig::{chosen, figures, setting, upstream};
 use std::env;
-use std::str::FromStr;
 
 fn main() {
     if env::args().nth(1).as_deref() == Some("upstream") {
         return upstream::serve();
     }
     let (rounds, calls) = (setting("BENCH_ROUNDS", 7usize), setting("BENCH_CALLS", 100_000u32));
-    let chosen = env::var("BENCH_PEERS").ok();
-    let kinds: Vec<Kind> =
-        Kind::ALL.into_iter().filter(|kind| chosen.as_ref().is_none_or(|list| list.split(',').any(|name| name == kind.key()))).collect();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| chosen("BENCH_PEERS", kind.key())).collect();
 
     let material = material::Material::new();
     let service = upstream::Service::start();
@@ -58,10 +57,5 @@ fn main() {
         }
     }
     let text = report::markdown(&kinds, &samples, rounds, calls);
-    println!("{text}");
-    report::write(&text, &env::var("BENCH_NAME").unwrap_or_else(|_| "side_by_side".to_owned()));
-}
-
-fn setting<T: FromStr>(name: &str, default: T) -> T {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    figures::publish(&text, &setting("BENCH_NAME", "side_by_side".to_owned()));
 }

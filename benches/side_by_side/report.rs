@@ -1,11 +1,9 @@
-//! The result as a Markdown table, with what one needs to know about the machine.
+//! The result as a Markdown table.
 
 use crate::load::{SHAPES, Sample};
 use crate::peer::Kind;
+use crate::rig::figures::{Spread, machine};
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 pub fn markdown(kinds: &[Kind], samples: &[Sample], rounds: usize, calls: u32) -> String {
     let mut text = String::from("# Cost of a call, side by side\n\n");
@@ -15,7 +13,7 @@ pub fn markdown(kinds: &[Kind], samples: &[Sample], rounds: usize, calls: u32) -
          other. Median of {rounds} interleaved runs of {calls} calls; in parentheses the least and the most. CPU is user + system time of the proxy's\n\
          process. Access log off everywhere. `make bench` makes this page.\n\n\
          {}.\n",
-        machine().join(" · ")
+        machine(&[("haproxy", "-v"), ("h2load", "--version")])
     );
     for shape in SHAPES {
         let of = |kind: Kind| samples.iter().filter(|sample| sample.kind == kind && sample.shape == shape).collect::<Vec<_>>();
@@ -40,51 +38,4 @@ pub fn markdown(kinds: &[Kind], samples: &[Sample], rounds: usize, calls: u32) -
         text.push('\n');
     }
     text
-}
-
-pub fn write(text: &str, name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(format!("{name}.md"));
-    fs::write(&path, text.trim_end().to_owned() + "\n").expect("the result file");
-}
-
-/// Median and extremes.
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Spread {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.1} ({:.1}–{:.1})", self.median, self.least, self.most)
-    }
-}
-
-/// Processor, kernel and the versions of what takes part.
-fn machine() -> Vec<String> {
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let first_line = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
-    };
-    let haproxy = first_line("haproxy", "-v").map(|line| line.split(" - ").next().unwrap_or_default().to_owned());
-    let facts = [
-        processor,
-        Some(format!("Linux {}", kernel.trim())),
-        haproxy,
-        first_line("h2load", "--version"),
-        first_line(env!("CARGO_BIN_EXE_doorward"), "--version"),
-    ];
-    facts.into_iter().flatten().filter(|fact| !fact.is_empty()).collect()
 }

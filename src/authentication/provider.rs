@@ -138,7 +138,7 @@ impl Provider {
         let mut candidates = keys.candidates(algorithm, id).peekable();
         let words = || keys.words(algorithm, id, &self.keys_origin());
         witness.check(FailureKind::TokenKeyUnknown, candidates.peek().is_some(), words)?;
-        let key = candidates.find(|key| key.verify(algorithm, token.signed, token.signature));
+        let key = candidates.find(|key| key.verify(algorithm, token.signed, &token.signature));
         let key = witness.found(FailureKind::TokenSignature, key, |key| match key {
             Some(key) => format!("the signature verifies with {key}"),
             None => {

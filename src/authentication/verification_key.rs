@@ -1,12 +1,19 @@
 //! One key that can verify signatures: strong, well-formed, and bound to the algorithms of its kind.
+//!
+//! It is made ready once: parsing an RSA key anew for each token costs half as much again as the verification.
 
 use super::algorithm;
 use super::weak_keys;
 use crate::config::Algorithm;
 use crate::quote;
 use crate::secret::Digest;
+use aws_lc_rs::hmac::{self, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use aws_lc_rs::rsa::PublicKey;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RsaPublicKeyComponents};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    RsaPublicKeyComponents,
+};
 use jsonwebtoken::DecodingKey;
 use std::fmt;
 
@@ -15,47 +22,67 @@ use std::fmt;
 pub(super) struct VerificationKey {
     /// `kid`, where the key comes from a set.
     pub(super) id: Option<String>,
-    kind: Kind,
+    /// For operators.
+    kind: &'static str,
+    /// Every algorithm of the key's kind.
+    verifiers: Vec<(Algorithm, Verifier)>,
     /// The key's own `alg`: it verifies nothing else.
     bound_to: Option<Algorithm>,
-    decoding: DecodingKey,
     thumbprint: Digest,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Rsa,
-    P256,
-    P384,
-    Ed25519,
-    Secret { bytes: usize },
+/// A key ready for one algorithm.
+#[derive(Debug)]
+enum Verifier {
+    Signature(ParsedPublicKey),
+    Hmac(Box<hmac::Key>),
 }
+
+/// The algorithms of an RSA key.
+static RSA: [(Algorithm, &RsaParameters); 6] = [
+    (Algorithm::RS256, &RSA_PKCS1_2048_8192_SHA256),
+    (Algorithm::RS384, &RSA_PKCS1_2048_8192_SHA384),
+    (Algorithm::RS512, &RSA_PKCS1_2048_8192_SHA512),
+    (Algorithm::PS256, &RSA_PSS_2048_8192_SHA256),
+    (Algorithm::PS384, &RSA_PSS_2048_8192_SHA384),
+    (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
+];
+
+/// The algorithms of a secret, and the bytes it needs for each: not fewer than the hash has (RFC 7518 §3.2).
+static HMAC: [(Algorithm, hmac::Algorithm, usize); 3] =
+    [(Algorithm::HS256, HMAC_SHA256, 32), (Algorithm::HS384, HMAC_SHA384, 48), (Algorithm::HS512, HMAC_SHA512, 64)];
 
 impl VerificationKey {
     /// From modulus and exponent, big-endian (RFC 7518 §6.3.1).
     pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<VerificationKey, &'static str> {
         let (modulus, exponent) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
         weak_keys::rsa(modulus, exponent)?;
-        let thumbprint = Digest::of_parts(&[b"RSA", &modulus.len().to_be_bytes(), modulus, exponent]);
-        Ok(VerificationKey::new(Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, exponent), thumbprint))
+        let key = RsaPublicKeyComponents { n: modulus, e: exponent };
+        let ready = |(algorithm, parameters): &(Algorithm, &'static RsaParameters)| {
+            let parsed = key.to_parsed_public_key(parameters).map_err(|_| "not an RSA key")?;
+            Ok((*algorithm, Verifier::Signature(parsed)))
+        };
+        let verifiers = RSA.iter().map(ready).collect::<Result<_, &'static str>>()?;
+        Ok(VerificationKey::new("RSA", verifiers, Digest::of_parts(&[b"RSA", &modulus.len().to_be_bytes(), modulus, exponent])))
     }
 
     /// From an uncompressed point (SEC 1 §2.3.3), whose length tells the curve.
     pub(super) fn ec(point: &[u8]) -> Result<VerificationKey, &'static str> {
-        let (kind, parsed) = match point.len() {
-            65 => (Kind::P256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)),
-            97 => (Kind::P384, ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)),
+        let (kind, algorithm, parsed) = match point.len() {
+            65 => ("P-256", Algorithm::ES256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)),
+            97 => ("P-384", Algorithm::ES384, ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)),
             _ => return Err("an elliptic-curve key that is neither P-256 nor P-384"),
         };
-        parsed.map_err(|_| "not a point of its curve")?;
-        Ok(VerificationKey::new(kind, DecodingKey::from_ec_der(point), Digest::of_parts(&[b"EC", point])))
+        let parsed = parsed.map_err(|_| "not a point of its curve")?;
+        Ok(VerificationKey::new(kind, vec![(algorithm, Verifier::Signature(parsed))], Digest::of_parts(&[b"EC", point])))
     }
 
     /// From the 32 bytes of a public key (RFC 8032 §5.1.5).
     pub(super) fn ed25519(point: &[u8]) -> Result<VerificationKey, &'static str> {
         let point: &[u8; 32] = point.try_into().map_err(|_| "an Ed25519 key that is not 32 bytes long")?;
         weak_keys::ed25519(point)?;
-        Ok(VerificationKey::new(Kind::Ed25519, DecodingKey::from_ed_der(point), Digest::of_parts(&[b"Ed25519", point])))
+        let parsed = ParsedPublicKey::new(&ED25519, point).map_err(|_| "not a point of Ed25519")?;
+        Ok(VerificationKey::new("Ed25519", vec![(Algorithm::EdDSA, Verifier::Signature(parsed))], Digest::of_parts(&[b"Ed25519", point])))
     }
 
     /// From a shared secret. It verifies only algorithms whose hash is not longer (RFC 7518 §3.2).
@@ -63,8 +90,10 @@ impl VerificationKey {
         if secret.len() < 32 {
             return Err("a secret shorter than the hash of any HS algorithm (32 bytes)");
         }
-        let kind = Kind::Secret { bytes: secret.len() };
-        Ok(VerificationKey::new(kind, DecodingKey::from_secret(secret), Digest::of_parts(&[b"secret", secret])))
+        let long_enough = HMAC.iter().filter(|(.., needed)| secret.len() >= *needed);
+        let verifiers =
+            long_enough.map(|(algorithm, hash, _)| (*algorithm, Verifier::Hmac(Box::new(hmac::Key::new(*hash, secret))))).collect();
+        Ok(VerificationKey::new("secret", verifiers, Digest::of_parts(&[b"secret", secret])))
     }
 
     /// From one PEM public key: `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (RFC 8017).
@@ -90,8 +119,8 @@ impl VerificationKey {
         VerificationKey::ed25519(key.try_get_as_bytes().map_err(|_| UNREADABLE)?)
     }
 
-    fn new(kind: Kind, decoding: DecodingKey, thumbprint: Digest) -> VerificationKey {
-        VerificationKey { id: None, kind, bound_to: None, decoding, thumbprint }
+    fn new(kind: &'static str, verifiers: Vec<(Algorithm, Verifier)>, thumbprint: Digest) -> VerificationKey {
+        VerificationKey { id: None, kind, verifiers, bound_to: None, thumbprint }
     }
 
     /// The key with the `kid` and `alg` of its set.
@@ -101,26 +130,24 @@ impl VerificationKey {
 
     /// Whether the key may verify signatures of `algorithm`.
     pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
-        use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
-        let kind_fits = match algorithm {
-            HS256 => matches!(self.kind, Kind::Secret { bytes: 32.. }),
-            HS384 => matches!(self.kind, Kind::Secret { bytes: 48.. }),
-            HS512 => matches!(self.kind, Kind::Secret { bytes: 64.. }),
-            RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => self.kind == Kind::Rsa,
-            ES256 => self.kind == Kind::P256,
-            ES384 => self.kind == Kind::P384,
-            EdDSA => self.kind == Kind::Ed25519,
-        };
-        kind_fits && self.bound_to.is_none_or(|bound| bound == algorithm)
+        self.verifier(algorithm).is_some()
     }
 
-    /// Whether `signature` (base64url) over `signed` is this key's.
-    pub(super) fn verify(&self, algorithm: Algorithm, signed: &str, signature: &str) -> bool {
-        // Asked again here, so that no caller can verify RS256 with what is somebody's public key as an HMAC secret.
-        self.fits(algorithm)
-            && algorithm::signature(algorithm).is_some_and(|algorithm| {
-                jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.decoding, algorithm).unwrap_or(false)
-            })
+    /// Whether `signature` over `signed` is this key's. A key has verifiers of its own kind only, so nobody can verify RS256
+    /// with what is somebody's public key as an HMAC secret.
+    pub(super) fn verify(&self, algorithm: Algorithm, signed: &str, signature: &[u8]) -> bool {
+        match self.verifier(algorithm) {
+            Some(Verifier::Signature(key)) => key.verify_sig(signed.as_bytes(), signature).is_ok(),
+            Some(Verifier::Hmac(key)) => hmac::verify(key, signed.as_bytes(), signature).is_ok(),
+            None => false,
+        }
+    }
+
+    fn verifier(&self, algorithm: Algorithm) -> Option<&Verifier> {
+        if self.bound_to.is_some_and(|bound| bound != algorithm) {
+            return None;
+        }
+        self.verifiers.iter().find(|(of, _)| *of == algorithm).map(|(_, verifier)| verifier)
     }
 
     /// The key material's digest: the same in every set that holds the key.
@@ -132,16 +159,9 @@ impl VerificationKey {
 /// For operators: `kid`, kind and the algorithm it is bound to; nothing of the key itself.
 impl fmt::Display for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Rsa => "RSA",
-            Kind::P256 => "P-256",
-            Kind::P384 => "P-384",
-            Kind::Ed25519 => "Ed25519",
-            Kind::Secret { .. } => "secret",
-        };
         let id = self.id.as_ref().map_or_else(|| "one without kid".to_owned(), |id| quote::text(id));
         let bound_to = self.bound_to.map(|bound| format!(", {} only", algorithm::name(bound))).unwrap_or_default();
-        write!(f, "{id} ({kind}{bound_to})")
+        write!(f, "{id} ({}{bound_to})", self.kind)
     }
 }
 

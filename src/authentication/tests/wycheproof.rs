@@ -72,7 +72,7 @@ fn verifies(keys: &[Value], token: &str) -> bool {
     let Some(algorithm) = algorithm::by_name(&envelope.algorithm) else { return false };
     let Ok((keys, _)) = KeySet::parse(&set(keys), Symmetric::Accepted, &ALGORITHMS) else { return false };
     let mut candidates = keys.candidates(algorithm, envelope.key_id.as_deref());
-    candidates.any(|key| key.verify(algorithm, envelope.signed, envelope.signature))
+    candidates.any(|key| key.verify(algorithm, envelope.signed, &envelope.signature))
 }
 
 #[test]

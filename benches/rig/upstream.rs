@@ -1,4 +1,4 @@
-//! The service behind every peer: an h2c echo on the `h2` crate, so fast that it is never what is measured. It runs as a
+//! The service behind every proxy: an h2c echo on the `h2` crate, so fast that it is never what is measured. It runs as a
 //! child process of this same program, on the load generator's core.
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ impl Service {
     pub fn start() -> Service {
         let program = env::current_exe().expect("the path of this program");
         let mut child = Command::new("taskset")
-            .args(["-c", crate::load::LOAD_CORE])
+            .args(["-c", super::process::LOAD_CORE])
             .arg(program)
             .arg("upstream")
             .stdout(Stdio::piped())
