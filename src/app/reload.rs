@@ -80,15 +80,22 @@ impl Reload {
         if change.is_none() && !asked {
             return;
         }
-        let paths = self.paths.clone();
-        let loaded = match tokio::task::spawn_blocking(move || load(&paths)).await {
-            Ok(loaded) => loaded,
+        let (paths, seen) = (self.paths.clone(), self.seen.clone());
+        // What was touched, or written anew as it was, is not parsed again: that would hold everything twice.
+        let look = move || (asked || !seen.iter().all(ReadFile::is_unchanged)).then(|| load(&paths));
+        let loaded = match tokio::task::spawn_blocking(look).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => {
+                if let Some(change) = change {
+                    self.watch.judge(change, true);
+                }
+                return;
+            }
             // A panic, which is a bug: the configuration in force stays, and the next change is tried again.
             Err(error) => return self.refused(&[format!("loading it failed: {error}")]),
         };
         let in_order = loaded.ready.is_some();
         let counts = change.is_none_or(|change| self.watch.judge(change, in_order));
-        // What was touched, or written anew as it was, is nothing new.
         if asked || (counts && loaded.files != self.seen) {
             self.apply(loaded, asked);
         }

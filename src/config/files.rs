@@ -71,6 +71,13 @@ impl Field<'_> {
     }
 }
 
+impl ReadFile {
+    /// Whether it still holds what it held, by its content.
+    pub fn is_unchanged(&self) -> bool {
+        read(&self.path, |_| ()).ok().map(|bytes| Digest::of(&bytes)) == self.digest
+    }
+}
+
 impl InputFile {
     /// The same file as it is now.
     ///
