@@ -1,5 +1,6 @@
 //! Why a call was not authenticated: a kind for the client and the metrics, and words for the operator.
 
+use crate::rate_limits::OverRate;
 use std::sync::Arc;
 
 /// What was wrong; each is one reason of the interface.
@@ -22,6 +23,7 @@ pub enum FailureKind {
     ApiKeyUnknown,
     ApiKeyExpired,
     KeysUnavailable,
+    RateLimited(OverRate),
 }
 
 /// One refusal.

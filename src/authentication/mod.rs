@@ -43,6 +43,7 @@ use crate::authorization::{Grants, Policy};
 use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
+use crate::rate_limits::{Attempts, OverRate, OwnBucket};
 use crate::telemetry::AuthKind;
 use crate::tls::PeerCertificate;
 use api_key::API_KEYS;
@@ -56,7 +57,7 @@ use providers::Providers;
 use revocations::Known;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use witness::{NoWitness, Witness, hold};
 
 /// A verified caller and what every call of it needs, computed once for its credentials.
@@ -70,6 +71,8 @@ pub struct Caller {
     pub headers: RenderedHeaders,
     /// What may end a call of it while it runs.
     pub standing: Standing,
+    /// How often it may still call.
+    pub rate: OwnBucket,
 }
 
 /// The result of an authentication that refused nothing.
@@ -161,7 +164,8 @@ impl Authenticator {
     }
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
-    /// never been had, or for the one fetch that an unknown key is worth.
+    /// never been had, or for the one fetch that an unknown key is worth. What fails counts among the `attempts` of the
+    /// peer; when there are too many only credentials that are known already are looked at.
     ///
     /// # Errors
     /// A credential that is present and does not verify, or none where one is needed. The future may be dropped.
@@ -169,15 +173,16 @@ impl Authenticator {
         &self,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
+        attempts: Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
-        self.authenticate_before(&mut NoWitness, request, certificate, now).await
+        self.authenticate_before(&mut NoWitness, request, certificate, attempts, now).await
     }
 
     /// The same, with every step in words; what is wrong beside the first failure, which is the answer, is among them.
     pub async fn explain(&self, request: &HeaderMap, now: SystemTime) -> (Transcript, Result<Authenticated, Failure>) {
         let mut transcript = Transcript::default();
-        let verdict = self.authenticate_before(&mut transcript, request, None, now).await;
+        let verdict = self.authenticate_before(&mut transcript, request, None, Attempts::default(), now).await;
         (transcript, verdict)
     }
 
@@ -186,12 +191,14 @@ impl Authenticator {
         witness: &mut W,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
+        attempts: Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {
             return Ok(Authenticated { caller: None, cache: CacheOutcome::Unused });
         }
-        let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words)?;
+        let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words);
+        let presented = presented.map_err(|failure| counted(attempts, failure))?;
         let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
         let Some(digest) = presented.digest(known.map(|(certificate, _)| &certificate.digest)) else {
             return match (known, self.mode) {
@@ -204,8 +211,11 @@ impl Authenticator {
         if let Some(caller) = self.verdicts.caller(&digest, now).filter(known_to_be) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
+        // Before anything is verified: who guesses learns nothing more, and costs nothing more.
+        attempts.check(Instant::now).map_err(over_rate)?;
         // Boxed: most calls find their verdict above, and need not be as large as what makes one.
-        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await?;
+        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await;
+        let verdict = verdict.map_err(|failure| counted(attempts, failure))?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
@@ -344,9 +354,22 @@ impl Authenticator {
 fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Result<Caller, Failure> {
     let grants = policy.grants(&identity);
     match headers.render(&identity, &grants) {
-        Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default() }),
+        Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default(), rate: OwnBucket::new() }),
         Err(too_large) => Err(of_identity(&identity, Failure::new(FailureKind::TokenClaim, too_large.to_string()))),
     }
+}
+
+/// A presented credential that has failed counts against its peer; one that cannot be judged right now does not.
+fn counted(attempts: Attempts<'_>, failure: Failure) -> Failure {
+    match failure.kind {
+        FailureKind::KeysUnavailable => failure,
+        // One of several that were verified at the same time: no more of them than the limit tell what is wrong.
+        _ => attempts.count(Instant::now).map_or_else(over_rate, |()| failure),
+    }
+}
+
+fn over_rate(over: OverRate) -> Failure {
+    Failure::new(FailureKind::RateLimited(over), over.to_string())
 }
 
 /// A refusal of somebody who is known.

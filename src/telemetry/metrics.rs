@@ -36,11 +36,24 @@ pub enum Limit {
     HeaderBlock,
     /// A connection closed with ENHANCE_YOUR_CALM.
     Flood,
+    /// `rate_limits.per_identity`.
+    PerIdentity,
+    /// `rate_limits.failed_authentication_per_peer`.
+    FailedAuthenticationPerPeer,
 }
 
 impl Word for Limit {
-    const ALL: &'static [Limit] =
-        &[Limit::Connections, Limit::Streams, Limit::HeaderBytes, Limit::HeaderFields, Limit::Handshake, Limit::HeaderBlock, Limit::Flood];
+    const ALL: &'static [Limit] = &[
+        Limit::Connections,
+        Limit::Streams,
+        Limit::HeaderBytes,
+        Limit::HeaderFields,
+        Limit::Handshake,
+        Limit::HeaderBlock,
+        Limit::Flood,
+        Limit::PerIdentity,
+        Limit::FailedAuthenticationPerPeer,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -51,6 +64,8 @@ impl Word for Limit {
             Limit::Handshake => "handshake",
             Limit::HeaderBlock => "header_block",
             Limit::Flood => "flood",
+            Limit::PerIdentity => "per_identity",
+            Limit::FailedAuthenticationPerPeer => "failed_authentication_per_peer",
         }
     }
 }
