@@ -3,7 +3,9 @@
 //! The types here are what the rest of Doorward sees; they are read-only data and carry the position of whatever a room
 //! may still complain about. How they are made is in `resolve`; durations, sizes and their like in `values`.
 
+mod document;
 mod error;
+mod expectations;
 mod files;
 mod load;
 mod merge;
@@ -18,6 +20,7 @@ mod values;
 mod watch;
 
 pub use error::{Position, Problem, Problems, Severity};
+pub use expectations::{Expectation, Who, read_expectations};
 pub use load::{Loaded, ReadFile, Source, Surroundings, load, load_from};
 pub use revocations::{Revocation, read_revocations};
 pub use watch::{Change, FileWatch};

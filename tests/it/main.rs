@@ -27,6 +27,7 @@ mod long_calls; // calls that outlive their credential
 mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
+mod policy_tests; // `doorward test`
 mod rate_limits; // how often a caller may call, and a peer fail
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod refusal_reasons; // the same reason in answer, log, metric and explanation
