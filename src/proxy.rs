@@ -83,7 +83,7 @@ impl Proxy {
         let generation = self.generation.load_full();
         let mut pool = self.pool.borrow_mut();
         if !pool.reaches_by(&generation.connector) {
-            *pool = Pool::new(generation.connector.clone());
+            *pool = Pool::new(generation.connector.clone(), generation.telemetry.metrics.clone());
         }
         Snapshot { generation, pool: pool.clone() }
     }

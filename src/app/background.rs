@@ -62,6 +62,7 @@ pub(super) fn look_after_upstream(upstream: &Upstream, assembly: &Assembly, with
         upstream.health.clone(),
         with.readiness.guard("upstream"),
     ));
+    tasks.spawn_local(assembly.connector.clone().keep_resolved());
     if let Some(port) = upstream.address.loopback_port() {
         let (guard, accepted) = (with.readiness.guard("upstream exposure"), upstream.insecure_exposed);
         tasks.spawn(watch_exposure(port, with.ours.clone(), accepted, guard, with.readiness.watch(), with.metrics.clone()));

@@ -106,7 +106,7 @@ fn start_workers(
         door: door.clone(),
         metrics: metrics.clone(),
         proxy: Rc::new(Proxy {
-            pool: RefCell::new(Pool::new(generation.load().connector.clone())),
+            pool: RefCell::new(Pool::new(generation.load().connector.clone(), metrics.clone())),
             generation: generation.clone(),
             drain: drain.clone(),
             bell: LocalBell::default(),

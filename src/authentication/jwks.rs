@@ -11,6 +11,7 @@ use crate::secret::Digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,16 +47,16 @@ impl KeySet {
 
     /// The usable keys of a JWK set and, for each other one, why it is left out. Usable is what fits one of `algorithms`.
     pub(super) fn parse(json: &[u8], symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<(KeySet, Vec<String>), Unusable> {
-        let document: Document = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
+        let document: Document<'_> = serde_json::from_slice(json).map_err(|_| Unusable::Malformed)?;
         let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        if document.keys.len() > MOST_KEYS {
+            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
+        }
         for (index, jwk) in document.keys.iter().take(MOST_KEYS).enumerate() {
-            match usable(jwk, symmetric, algorithms) {
+            match read(jwk).and_then(|jwk| usable(&jwk, symmetric, algorithms)) {
                 Ok(key) => keys.push(key),
                 Err(reason) => left_out.push(format!("key {index} is ignored: {reason}")),
             }
-        }
-        if document.keys.len() > MOST_KEYS {
-            left_out.push(format!("keys after the first {MOST_KEYS} are ignored"));
         }
         if keys.is_empty() {
             return Err(Unusable::NoKey(left_out));
@@ -103,9 +104,15 @@ fn next_version() -> u64 {
     VERSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Each key is read by itself: a number or text in one that JSON allows and nobody can represent is not the others' fault.
 #[derive(Deserialize)]
-struct Document {
-    keys: Vec<Value>,
+struct Document<'j> {
+    #[serde(borrow)]
+    keys: Vec<&'j RawValue>,
+}
+
+fn read(jwk: &RawValue) -> Result<Value, &'static str> {
+    serde_json::from_str(jwk.get()).map_err(|_| "it is nested too deeply, or holds a number or text that cannot be")
 }
 
 fn usable(jwk: &Value, symmetric: Symmetric, algorithms: &[Algorithm]) -> Result<VerificationKey, &'static str> {
@@ -244,6 +251,12 @@ mod tests {
         assert!(
             matches!(KeySet::parse(&set(&keys[..5]), Symmetric::Ignored, &ALGORITHMS), Err(Unusable::NoKey(reasons)) if reasons.len() == 5)
         );
+        // What only reading as a value finds: a number without limits, half a surrogate pair, and depth.
+        for strange in [r#"{"kty": 1e999}"#, r#"{"kty": "\ud800"}"#, &format!("{}{}", "[".repeat(9999), "]".repeat(9999))] {
+            let text = format!(r#"{{"keys": [{strange}, {}], "more": {strange}}}"#, Key::Rsa.jwk(json!({ "kid": "1" })));
+            let (parsed, left_out) = KeySet::parse(text.as_bytes(), Symmetric::Ignored, &ALGORITHMS).unwrap();
+            assert_eq!((parsed.keys.len(), left_out.len()), (1, 1));
+        }
         for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
             assert_eq!(KeySet::parse(bad.as_bytes(), Symmetric::Ignored, &ALGORITHMS).unwrap_err(), Unusable::Malformed, "{bad}");
         }

@@ -496,6 +496,14 @@ fn providers_must_be_told_apart() {
 }
 
 #[test]
+fn keys_that_are_given_up_before_they_can_be_fetched_again_are_warned_about() {
+    let with = |lines: &str| format!("{HEAD}{JWT}{lines}");
+    expect(&with("    max_stale: 30s\n"), "warning", "10:16: authentication.jwt[0].max_stale", "no token of this provider");
+    expect(&with("    cooldown: 24h\n"), "warning", "10:15: authentication.jwt[0].cooldown", "no token of this provider");
+    assert!(!lines(&load_text(&with("    max_stale: 31s\n"))).iter().any(|line| line.contains("given up")));
+}
+
+#[test]
 fn bad_authentication() {
     for (text, place, phrase) in [
         (

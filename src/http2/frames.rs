@@ -19,6 +19,8 @@ pub(super) struct FrameScanner {
     pub(super) settings_seen: bool,
     /// GOAWAY has come.
     pub(super) going_away: bool,
+    /// HEADERS or DATA has come; for the tap to take.
+    pub(super) message: bool,
     /// Payload bytes of the header block that is coming or came last.
     block_bytes: usize,
     /// Payload bytes beyond which the stream of a header block is noted.
@@ -27,6 +29,7 @@ pub(super) struct FrameScanner {
     pub(super) oversized: Vec<u32>,
 }
 
+const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
@@ -48,6 +51,7 @@ impl FrameScanner {
             block_open: false,
             settings_seen: false,
             going_away: false,
+            message: false,
             block_bytes: 0,
             most,
             oversized: Vec::new(),
@@ -98,6 +102,7 @@ impl FrameScanner {
         self.ends_settings = kind == SETTINGS && flags & ACK == 0;
         self.block_open |= kind == HEADERS;
         self.going_away |= kind == GOAWAY;
+        self.message |= matches!(kind, DATA | HEADERS);
     }
 
     fn frame_ended(&mut self) {
@@ -148,6 +153,15 @@ mod tests {
         scanner.advance(&frame(HEADERS, 0, 50));
         scanner.advance(&frame(CONTINUATION, END_HEADERS, 50));
         assert_eq!(scanner.oversized, [1]);
+    }
+
+    #[test]
+    fn a_message_is_headers_or_data() {
+        let mut scanner = FrameScanner::new(0, 99);
+        for (kind, message) in [(SETTINGS, false), (GOAWAY, false), (6, false), (8, false), (DATA, true), (HEADERS, true)] {
+            scanner.advance(&frame(kind, 0, 8));
+            assert_eq!(std::mem::take(&mut scanner.message), message, "type {kind}");
+        }
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Relay {
     trailers: Option<HeaderMap>,
     bytes: u64,
     ledgers: Option<Ledgers>,
+    kept: Option<Kept>,
+    /// Bytes at the front of the backlog that have been given before: their window has been returned.
+    again: usize,
 }
 
 /// Where a relay enters what it holds, in bytes: with all others of the same connection, on either side.
@@ -70,17 +73,37 @@ impl Drop for Relay {
 impl Relay {
     /// Relays what `source` receives, and enters what it holds in `ledgers`.
     pub fn new(source: RecvStream, ledgers: Option<Ledgers>) -> Relay {
-        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, ledgers }
+        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, ledgers, kept: None, again: 0 }
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
     pub fn is_empty(&self) -> bool {
-        self.source.is_end_stream() && self.backlog.is_empty()
+        self.source.is_end_stream() && self.backlog.is_empty() && self.trailers.is_none()
     }
 
     /// Bytes taken from the source so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// From now on keeps a copy of what is given, should it have to be given to another sink, as long as there is little of
+    /// it. `total` counts what all relays of a worker keep, in bytes.
+    pub fn keep(&mut self, total: Rc<Cell<usize>>) {
+        self.kept = Some(Kept { bytes: Vec::new(), total });
+    }
+
+    /// Keeps nothing any more.
+    pub fn forget(&mut self) {
+        self.kept = None;
+    }
+
+    /// Puts back everything that was given since [`Relay::keep`], for another sink. False when not all of it was kept.
+    pub fn rewind(&mut self) -> bool {
+        let Some(kept) = self.kept.take() else { return false };
+        self.again += kept.bytes.len();
+        self.backlog.put_back(Bytes::copy_from_slice(&kept.bytes));
+        self.keep(kept.total.clone());
+        true
     }
 
     /// Moves what can be moved now. Ready once, when the direction has ended.
@@ -143,10 +166,16 @@ impl Relay {
             };
             let data = self.backlog.pop(capacity);
             let length = data.len();
+            let again = length.min(self.again);
+            self.again -= again;
+            if self.kept.as_mut().is_some_and(|kept| !kept.take(&data)) {
+                self.kept = None;
+            }
             let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
-            sink.send_data(data, last).map_err(|_| Broken::Sink)?;
+            let sent = sink.send_data(data, last).map_err(|_| Broken::Sink);
             // An error here means the stream is gone, which the next poll of the source reports with its reason.
-            let _ = self.source.flow_control().release_capacity(length);
+            let _ = self.source.flow_control().release_capacity(length - again);
+            sent?;
             if last {
                 return Poll::Ready(Ok(true));
             }
@@ -156,9 +185,43 @@ impl Relay {
 
     fn end(&mut self, sink: &mut SendStream<Bytes>) -> Result<Relayed, Broken> {
         match self.trailers.take() {
-            Some(trailers) => Ok(Relayed::Trailers(trailers)),
+            Some(trailers) => {
+                self.kept = None; // trailers are the caller's from here on
+                Ok(Relayed::Trailers(trailers))
+            }
             None => sink.send_data(Bytes::new(), true).map(|()| Relayed::Ended).map_err(|_| Broken::Sink),
         }
+    }
+}
+
+/// What one call may keep of its request, in bytes: unary requests, mostly.
+const MOST_KEPT: usize = 16 * 1024;
+
+/// What all calls of a worker may keep, in bytes; beyond it a call is not made again.
+const MOST_KEPT_IN_ALL: usize = 1024 * 1024;
+
+/// A copy of what was given. Not the chunks themselves: each may hold a whole buffer of its connection in memory.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    total: Rc<Cell<usize>>,
+}
+
+impl Kept {
+    /// False when it is too much.
+    fn take(&mut self, data: &[u8]) -> bool {
+        let fits = self.bytes.len() + data.len() <= MOST_KEPT && self.total.get() + data.len() <= MOST_KEPT_IN_ALL;
+        if fits {
+            self.bytes.extend_from_slice(data);
+            self.total.set(self.total.get() + data.len());
+        }
+        fits
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes.len());
     }
 }
 
@@ -198,6 +261,14 @@ impl Backlog {
         self.chunks.push_back(data);
     }
 
+    /// Puts data before everything else.
+    fn put_back(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.length += data.len();
+            self.chunks.push_front(data);
+        }
+    }
+
     /// Takes at most `most` bytes from the front.
     fn pop(&mut self, most: usize) -> Bytes {
         if self.chunks.is_empty() {
@@ -227,6 +298,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn what_is_kept_is_little_in_each_call_and_in_all() {
+        let total = Rc::new(Cell::new(0));
+        let keep = || Kept { bytes: Vec::new(), total: total.clone() };
+        let mut one = keep();
+        assert!(one.take(&[0; MOST_KEPT - 1]) && !one.take(&[0; 2]) && one.take(&[0]));
+        assert_eq!(total.get(), MOST_KEPT);
+        let mut many: Vec<_> = (0..MOST_KEPT_IN_ALL / MOST_KEPT).map(|_| keep()).collect();
+        assert_eq!(many.iter_mut().filter_map(|kept| kept.take(&[0; MOST_KEPT]).then_some(())).count(), MOST_KEPT_IN_ALL / MOST_KEPT - 1);
+        drop((one, many));
+        assert_eq!(total.get(), 0);
+    }
+
     proptest! {
         #[test]
         fn the_backlog_keeps_every_byte_in_order(
@@ -240,6 +324,9 @@ mod tests {
                     let piece = backlog.pop(most);
                     prop_assert!(piece.len() <= most);
                     got.extend_from_slice(&piece);
+                }
+                if most % 3 == 0 {
+                    backlog.put_back(got.split_off(got.len() / 2).into());
                 }
                 prop_assert_eq!(backlog.len(), expected.len() - got.len());
             }

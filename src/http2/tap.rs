@@ -19,6 +19,12 @@ pub struct TapState {
     settings_seen: Cell<bool>,
     going_away: Cell<bool>,
     timed_out: Cell<Option<&'static str>>,
+    /// Something has come since this was last asked.
+    heard: Cell<bool>,
+    /// HEADERS or DATA has come since this was last asked.
+    message: Cell<bool>,
+    /// Bytes the socket has taken.
+    written: Cell<u64>,
     /// Streams with a header block larger on the wire than any acceptable one.
     oversized: RefCell<Vec<u32>>,
     /// Who waits for the first SETTINGS.
@@ -47,6 +53,27 @@ impl TapState {
         let before = oversized.len();
         oversized.retain(|noted| *noted != stream);
         oversized.len() < before
+    }
+
+    /// Whether anything has come since this was last asked.
+    pub fn take_heard(&self) -> bool {
+        self.heard.replace(false)
+    }
+
+    /// Whether HEADERS or DATA has come since this was last asked: what gRPC servers count PINGs by.
+    pub fn take_message(&self) -> bool {
+        self.message.replace(false)
+    }
+
+    /// Bytes the socket has taken so far.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.written.set(self.written.get() + *bytes as u64);
+        }
     }
 
     /// Which of the tap's own timers ended the connection: `handshake` or `header_block`.
@@ -91,6 +118,10 @@ impl FrameTap {
 
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
+        self.state.heard.set(true);
+        if std::mem::take(&mut self.scanner.message) {
+            self.state.message.set(true);
+        }
         for stream in self.scanner.oversized.drain(..) {
             let mut oversized = self.state.oversized.borrow_mut();
             // Calls take theirs when they end; a peer that sends more than that to streams nobody reads is not counted.
@@ -142,14 +173,18 @@ impl AsyncRead for FrameTap {
 
 impl AsyncWrite for FrameTap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.io).poll_write(cx, buf) {
+        let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.state.wrote(&outcome);
+        match outcome {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.io).poll_write_vectored(cx, bufs) {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.state.wrote(&outcome);
+        match outcome {
             Poll::Pending => self.poll_timer(cx).map(Err),
             ready => ready,
         }

@@ -185,6 +185,11 @@ impl CallRecord {
         self.upstream_started.set(Some(Instant::now()));
     }
 
+    /// The upstream has not seen the call, and gets it once more.
+    pub fn upstream_retried(&self) {
+        self.telemetry.metrics.upstream_retries.inc();
+    }
+
     /// The upstream's part is over: its trailers, its reset, or the loss of its connection has been seen.
     pub fn upstream_ended(&self) {
         self.upstream_ended.set(Some(Instant::now()));

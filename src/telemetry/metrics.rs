@@ -90,6 +90,32 @@ impl Word for CacheOutcome {
     }
 }
 
+/// How a connection to the upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamEnd {
+    /// In good order, by either side.
+    Closed,
+    /// Lost, or ended for an error of HTTP/2.
+    Failed,
+    /// By us: it did not answer a PING.
+    Silent,
+    /// By us, once its calls had finished: the upstream's name has that address no longer.
+    Retired,
+}
+
+impl Word for UpstreamEnd {
+    const ALL: &'static [UpstreamEnd] = &[UpstreamEnd::Closed, UpstreamEnd::Failed, UpstreamEnd::Silent, UpstreamEnd::Retired];
+
+    fn word(self) -> &'static str {
+        match self {
+            UpstreamEnd::Closed => "closed",
+            UpstreamEnd::Failed => "failed",
+            UpstreamEnd::Silent => "silent",
+            UpstreamEnd::Retired => "retired",
+        }
+    }
+}
+
 /// Every metric of the process. Made once; it outlives every configuration, so that a reload resets no counter.
 #[allow(missing_docs)] // each field says what it is to people in `Metrics::catalogued` and docs/metrics.md
 pub struct Metrics {
@@ -127,6 +153,9 @@ pub struct Metrics {
     /// By `provider`; emptied before each scrape, for an `at_scrape` to fill.
     pub key_set_age: GaugeVec,
     pub upstream_exposed: IntGauge,
+    pub upstream_connections_ended: CountedBy<UpstreamEnd>,
+    pub upstream_pings: IntCounter,
+    pub(super) upstream_retries: IntCounter,
     pub panics: IntCounter,
 }
 
@@ -220,6 +249,13 @@ impl Metrics {
             key_set_age: f.floats("doorward_key_set_age_seconds", "Time since a provider's key set was last fetched.", &["provider"]),
             key_set_fetches: f.counters("doorward_key_set_fetches_total", "Fetches of key sets.", &["provider", "outcome"]),
             upstream_exposed: f.gauge("doorward_upstream_exposed", "1 while others can reach the upstream without passing Doorward."),
+            upstream_connections_ended: f.counted_by(
+                "doorward_upstream_connections_ended_total",
+                "Connections to the upstream that ended, by how.",
+                "why",
+            ),
+            upstream_pings: f.counter("doorward_upstream_pings_total", "PINGs sent to an upstream that was silent while calls waited."),
+            upstream_retries: f.counter("doorward_upstream_retries_total", "Calls made again because the upstream had not seen them."),
             panics: f.counter("doorward_panics_total", "Panics of tasks; each is a bug."),
         };
         (metrics, families.catalogue)

@@ -17,7 +17,7 @@ pub use access_log::{AccessLog, AccessLogWriter};
 pub use call_record::CallRecord;
 pub use diagnostics::Diagnostics;
 pub use families::{CountedBy, Word};
-pub use metrics::{CacheOutcome, Limit, Metrics, OTHER};
+pub use metrics::{CacheOutcome, Limit, Metrics, OTHER, UpstreamEnd};
 pub use request_id::{RequestId, RequestIds};
 pub use routes::{AuthKind, RouteMetrics, call_labels};
 

@@ -1,10 +1,15 @@
 //! Making one connection to the upstream: name resolution, TCP or Unix socket, TLS, HTTP/2. Up means that the upstream's
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
+use super::addresses::{Addresses, INTERVAL};
 use crate::config::{Upstream, UpstreamAddress};
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, STREAM_WINDOW, TapState,
+};
 use bytes::Bytes;
+use h2::PingPong;
 use h2::client::{Connection, SendRequest};
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -21,25 +26,44 @@ use tokio_rustls::rustls::pki_types::ServerName;
 pub struct Unreachable(pub Arc<str>);
 
 /// How to reach the upstream: everything one connection needs, made once at load.
-#[derive(Clone)]
 pub struct Connector {
     address: UpstreamAddress,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
     header_bytes: usize,
+    pub(super) addresses: Addresses,
 }
 
 /// A connection that is up; its `Connection` has yet to be driven by a task.
 pub(super) struct Connected {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) driver: Connection<FrameTap, Bytes>,
+    pub(super) pings: PingPong,
     pub(super) tap: Rc<TapState>,
+    /// The address it leads to; `None` for a Unix socket.
+    pub(super) peer: Option<IpAddr>,
 }
 
 impl Connector {
     /// `tls` is the client configuration for an `https://` upstream; `header_bytes` as in `limits`.
     pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, header_bytes: usize) -> Connector {
-        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes }
+        let addresses = Addresses::default();
+        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes, addresses }
+    }
+
+    /// Resolves the upstream's name every 30 s; ends at once when it is no name.
+    pub async fn keep_resolved(self: Arc<Connector>) {
+        if let UpstreamAddress::Tcp { host, port } = &self.address
+            && host.parse::<IpAddr>().is_err()
+        {
+            let resolve = async || Ok(tokio::net::lookup_host((&**host, *port)).await?.map(|address| address.ip()).collect());
+            self.addresses.keep_resolved(INTERVAL, resolve).await;
+        }
+    }
+
+    /// Waits until the upstream's name has that address no longer; for ever when there is no name or no address.
+    pub(super) fn left_by(&self, peer: Option<IpAddr>) -> impl Future<Output = ()> + use<> {
+        self.addresses.left_by(peer)
     }
 
     pub(super) async fn connect(&self) -> Result<Connected, Unreachable> {
@@ -52,15 +76,15 @@ impl Connector {
     }
 
     async fn attempt(&self) -> Result<Connected, String> {
-        let io = self.dial().await.map_err(|error| error.to_string())?;
+        let (io, peer) = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
-        let limit = u32::try_from(self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX);
+        let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(limit)
+            .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))
             .data_frame_budget(DATA_FRAME_BUDGET)
             .enable_push(false)
             .max_local_error_reset_streams(None)
@@ -78,26 +102,39 @@ impl Connector {
             }
             () = settings => Ok(()),
         }?;
-        Ok(Connected { sender, driver, tap })
+        let pings = driver.ping_pong().expect("asked for once");
+        Ok(Connected { sender, driver, pings, tap, peer })
     }
 
-    async fn dial(&self) -> io::Result<Io> {
+    async fn dial(&self) -> io::Result<(Io, Option<IpAddr>)> {
         let tcp = match &self.address {
-            UpstreamAddress::Unix(path) => return Ok(Io::Unix(UnixStream::connect(path).await?)),
+            UpstreamAddress::Unix(path) => return Ok((Io::Unix(UnixStream::connect(path).await?), None)),
             UpstreamAddress::Tcp { host, port } => connect_any(host, *port, self.timeout).await?,
         };
         tcp.set_nodelay(true)?;
+        notice_a_vanished_host(&tcp)?;
+        let peer = Some(tcp.peer_addr()?.ip());
         match &self.tls {
-            None => Ok(Io::Tcp(tcp)),
+            None => Ok((Io::Tcp(tcp), peer)),
             Some((config, name)) => {
                 let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?;
                 if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(io::Error::other("it did not choose h2 by ALPN"));
                 }
-                Ok(Io::Tls(Box::new(tls.into())))
+                Ok((Io::Tls(Box::new(tls.into())), peer))
             }
         }
     }
+}
+
+/// A host that is gone sends nothing, not even an end. TCP asks it after 10 s of silence and every 3 s from then on, and gives
+/// the connection up 15 s after its last sign of life, or after that much time with bytes it has not taken. No server counts that
+/// as PINGs, so it goes on for hours.
+fn notice_a_vanished_host(tcp: &TcpStream) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(15)))
 }
 
 /// Tries every address of the name in order. None that is silent may use up the time of those after it: each has its
@@ -150,6 +187,21 @@ mod tests {
         assert!(by_name.contains(&format!("127.0.0.1:{port}: ")), "{by_name}");
         let unix = failure(UpstreamAddress::Unix("/nowhere/app.sock".into()), 5000);
         assert!(unix.starts_with("connecting to unix:/nowhere/app.sock failed: "), "{unix}");
+    }
+
+    #[test]
+    fn tcp_asks_after_a_host_that_may_have_vanished() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            notice_a_vanished_host(&tcp).unwrap();
+            let socket = SockRef::from(&tcp);
+            let times =
+                (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap(), socket.tcp_user_timeout().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(times, (Duration::from_secs(10), Duration::from_secs(3), Some(Duration::from_secs(15))));
+        });
     }
 
     #[test]

@@ -62,25 +62,64 @@ pub enum Ended {
     ClientMalformed,
 }
 
-/// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write.
-pub async fn forward(permit: Permit, passage: Passage<'_>, request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
+/// How often a call is made again that the upstream has not seen. A connection may turn out to be going away, and so may the
+/// one that replaces it; who refuses a third time means it.
+const MOST_RETRIES: usize = 2;
+
+/// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write; that a call may be
+/// made again, when the upstream has surely not seen it, is this function's own affair.
+pub async fn forward(permit: Permit, passage: Passage<'_>, mut request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
     drop(permit);
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
+    client.upload.keep(passage.pool.kept.clone());
+    for _ in 0..MOST_RETRIES {
+        let same = request.clone();
+        match attempt(&passage, request, client, &mut timer).await {
+            Err(failed) if failed.unseen && client.upload.rewind() => {
+                passage.record.upstream_retried();
+                request = same;
+            }
+            ended => return ended.map_err(|failed| at_deadline(failed.ended, passage.deadline)),
+        }
+    }
+    client.upload.forget();
+    attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
+}
+
+/// Why an attempt did not bring the upstream's own answer.
+struct Failed {
+    ended: Ended,
+    /// The upstream has surely not seen the call.
+    unseen: bool,
+}
+
+impl From<Ended> for Failed {
+    fn from(ended: Ended) -> Failed {
+        Failed { ended, unseen: false }
+    }
+}
+
+/// Makes the call once.
+async fn attempt(
+    passage: &Passage<'_>,
+    request: Request<()>,
+    client: &mut ClientStream,
+    timer: &mut Timer<'_>,
+) -> Result<Finished, Failed> {
     let upstream = {
-        let mut opening = pin!(open(&passage, request, client.upload.is_empty(), client.unread.clone()));
+        let mut opening = pin!(open(passage, request, client.upload.is_empty(), client.unread.clone()));
         poll_fn(|cx| match client.poll_gone(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone)),
+            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
             Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx).map(Err),
+                Poll::Pending => timer.poll(cx).map(|ended| Err(ended.into())),
                 ready => ready,
             },
         })
         .await?
     };
-    let mut exchange = Exchange { passage: &passage, client, upstream };
-    let ended = poll_fn(|cx| exchange.poll(cx, &mut timer)).await;
-    ended.map_err(|ended| at_deadline(ended, passage.deadline))
+    let mut exchange = Exchange { passage, client, upstream };
+    poll_fn(|cx| exchange.poll(cx, timer)).await
 }
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
@@ -112,17 +151,28 @@ struct UpstreamStream {
     answer: Answer,
     slot: Slot,
     id: u32,
+    /// Bytes that the connection's socket had taken before the request was handed to h2.
+    written: u64,
 }
 
 impl UpstreamStream {
     /// What an error on this stream means.
-    fn broken(&self, error: h2::Error) -> Ended {
-        match error.reason() {
-            // h2 resets a stream whose response head is over its own limit.
-            Some(_) if error.is_reset() && error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
+    fn broken(&self, error: h2::Error) -> Failed {
+        let unseen = self.is_unseen(&error);
+        let ended = match error.reason() {
+            // h2 resets a stream whose head is over its own limit, and ends the connection when it is far over.
+            Some(_) if error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
             Some(reason) if error.is_reset() => Ended::Reset(reason),
             _ => Ended::Lost(error.to_string()),
-        }
+        };
+        Failed { ended, unseen }
+    }
+
+    /// Whether the upstream has surely not seen the call: it says so (RFC 9113 §8.7: REFUSED_STREAM, or a GOAWAY whose last
+    /// stream is before this one; h2 gives the others no such error), or not a byte has left since.
+    fn is_unseen(&self, error: &h2::Error) -> bool {
+        let disowned = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+        disowned || (!error.is_reset() && self.slot.written() == self.written)
     }
 }
 
@@ -133,6 +183,7 @@ impl Drop for UpstreamStream {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // one a call; a box would be an allocation of each
 enum Answer {
     Awaited(ResponseFuture),
     Begun { relay: Relay, code: Code },
@@ -140,7 +191,7 @@ enum Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Ended> {
+async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Failed> {
     let (slot, mut sender) = loop {
         let slot = passage.pool.slot(&unread).await.map_err(Ended::Unreachable)?;
         let mut sender = slot.sender();
@@ -149,10 +200,14 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: R
             Err(_) => slot.condemn(),
         }
     };
-    let (response, sink) = sender.send_request(request, last).map_err(|error| Ended::Lost(error.to_string()))?;
+    let written = slot.written();
+    let (response, sink) = sender.send_request(request, last).map_err(|error| {
+        slot.condemn();
+        Failed { ended: Ended::Lost(error.to_string()), unseen: true }
+    })?;
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
-    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id })
+    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })
 }
 
 /// Both directions of one call at once.
@@ -163,13 +218,13 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Finished, Ended>> {
+    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Finished, Failed>> {
         if self.client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Ended::ClientGone));
+            return Poll::Ready(Err(Ended::ClientGone.into()));
         }
         self.upload(cx)?;
         match self.answer(cx) {
-            Poll::Pending => timer.poll(cx).map(Err),
+            Poll::Pending => timer.poll(cx).map(|ended| Err(ended.into())),
             ready => ready,
         }
     }
@@ -195,9 +250,10 @@ impl Exchange<'_> {
     }
 
     /// Upstream to client.
-    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Ended>> {
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
+            self.client.upload.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
@@ -214,7 +270,7 @@ impl Exchange<'_> {
         let bytes_out = relay.bytes();
         match relayed {
             Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {
-                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes)))
+                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes).into()))
             }
             Ok(Relayed::Ended) => {
                 self.client.ended();
@@ -227,7 +283,7 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }
             Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
-            Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone)),
+            Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone.into())),
         }
     }
 }

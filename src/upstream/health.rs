@@ -36,9 +36,11 @@ pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: 
                 }
                 guard.not_ready(why.0.to_string());
             }
-            Ok(Connected { sender, driver, tap }) => {
+            Ok(Connected { sender, driver, tap, peer, .. }) => {
                 tokio::select! {
                     _ = driver => {}
+                    // Not a word about it: the next connection tells how its new address does.
+                    () = connector.left_by(peer) => continue,
                     () = ask(sender, &scheme, &authority, &health, &guard, &mut was_ready) => {}
                 }
                 guard.not_ready(if tap.going_away() { "it sent GOAWAY" } else { "its connection ended" });

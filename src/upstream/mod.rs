@@ -1,6 +1,7 @@
 //! THE REAL SERVER: connections to it, and one call's bytes there and back. Nothing gets here without a
 //! [`crate::authorization::Permit`].
 
+mod addresses;
 mod client_stream;
 mod connect;
 mod exposure;
@@ -8,6 +9,8 @@ mod exposure_watch;
 mod forward;
 mod health;
 mod pool;
+mod silence;
+mod tended;
 
 pub use client_stream::ClientStream;
 pub use connect::{Connector, Unreachable};

@@ -2,12 +2,14 @@
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
 use super::connect::{Connected, Connector, Unreachable};
-use crate::http2::{CONNECTION_WINDOW, TapState};
+use super::tended::{State, Tended};
+use crate::http2::CONNECTION_WINDOW;
+use crate::telemetry::Metrics;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -39,28 +41,27 @@ pub struct Pool {
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
     /// A slot was given back, an attempt or a connection has ended: who waits looks again.
     changed: Rc<Notify>,
+    /// Bytes of requests that calls keep, should they have to be made again.
+    pub(super) kept: Rc<Cell<usize>>,
+    metrics: Arc<Metrics>,
 }
 
 /// One connection that is up.
 pub(super) struct Live {
     sender: SendRequest<Bytes>,
-    tap: Rc<TapState>,
-    active: Cell<usize>,
+    state: Rc<State>,
     /// Bytes received on it that clients have not taken.
     held: Rc<Cell<usize>>,
-    /// Set by the task that drives the connection, which must not hold this: h2 ends a connection only when its last
-    /// `SendRequest` is gone.
-    dead: Rc<Cell<bool>>,
     changed: Rc<Notify>,
 }
 
 impl Live {
     fn is_usable(&self) -> bool {
-        !self.dead.get() && !self.tap.going_away()
+        !self.state.dead.get() && !self.state.tap.going_away()
     }
 
     fn has_room(&self, unread: usize) -> bool {
-        let streams = self.active.get() < self.sender.current_max_send_streams();
+        let streams = self.state.active.get() < self.sender.current_max_send_streams();
         streams && (self.held.get() < MOST_HELD || unread >= MOST_UNREAD)
     }
 }
@@ -70,7 +71,8 @@ pub(super) struct Slot(Rc<Live>);
 
 impl Slot {
     fn on(connection: &Rc<Live>) -> Slot {
-        connection.active.set(connection.active.get() + 1);
+        connection.state.active.set(connection.state.active.get() + 1);
+        connection.state.used.set(true);
         Slot(connection.clone())
     }
 
@@ -85,31 +87,38 @@ impl Slot {
 
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
     pub(super) fn oversized(&self, stream: u32) -> bool {
-        self.0.tap.take_oversized(stream)
+        self.0.state.tap.take_oversized(stream)
+    }
+
+    /// Bytes its socket has taken so far.
+    pub(super) fn written(&self) -> u64 {
+        self.0.state.tap.written()
     }
 
     /// No further call is to use this connection.
     pub(super) fn condemn(&self) {
-        self.0.dead.set(true);
+        self.0.state.dead.set(true);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        self.0.state.active.set(self.0.state.active.get() - 1);
         self.0.changed.notify_one();
     }
 }
 
 impl Pool {
     /// An empty pool; nothing is opened before the first call.
-    pub fn new(connector: Arc<Connector>) -> Rc<Pool> {
+    pub fn new(connector: Arc<Connector>, metrics: Arc<Metrics>) -> Rc<Pool> {
         Rc::new(Pool {
             connector,
             live: RefCell::default(),
             attempting: Cell::new(false),
             last_failure: RefCell::default(),
             changed: Rc::default(),
+            kept: Rc::default(),
+            metrics,
         })
     }
 
@@ -130,10 +139,9 @@ impl Pool {
             let mut changed = pin!(self.changed.notified());
             // Counts from here: nothing that happens before the wait is missed.
             changed.as_mut().enable();
-            let connections = self.live.borrow().len();
-            if connections < MOST_CONNECTIONS
+            if self.live.borrow().len() < MOST_CONNECTIONS
                 && let Err(why) = self.attempt()
-                && connections == 0
+                && self.live.borrow().iter().all(|connection| connection.state.spent.get())
             {
                 return Err(why);
             }
@@ -142,11 +150,13 @@ impl Pool {
         }
     }
 
-    /// The first connection with room.
+    /// The first connection with room. One whose PINGs are used up is taken only when there may be no other.
     fn free(&self, unread: usize) -> Option<Slot> {
         let mut live = self.live.borrow_mut();
         live.retain(|connection| connection.is_usable());
-        live.iter().find(|connection| connection.has_room(unread)).map(Slot::on)
+        let last_resort = live.len() >= MOST_CONNECTIONS;
+        let with_room = |spent| live.iter().find(|connection| connection.has_room(unread) && connection.state.spent.get() == spent);
+        with_room(false).or_else(|| last_resort.then(|| with_room(true)).flatten()).map(Slot::on)
     }
 
     /// Sees to it that an attempt is under way; the error is that of one which has just failed.
@@ -168,17 +178,23 @@ impl Pool {
         Ok(())
     }
 
-    fn add(&self, connected: Connected) {
-        let Connected { sender, driver, tap } = connected;
-        let (dead, changed) = (Rc::new(Cell::new(false)), self.changed.clone());
-        let live = Live { sender, tap, active: Cell::new(0), held: Rc::default(), dead: dead.clone(), changed: changed.clone() };
+    fn add(self: &Rc<Pool>, connected: Connected) {
+        let Connected { sender, driver, pings, tap, peer } = connected;
+        let state = State::new(tap);
+        let live = Live { sender, state: state.clone(), held: Rc::default(), changed: self.changed.clone() };
         self.live.borrow_mut().push(Rc::new(live));
+        let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
+        let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
+        let (pool, begun) = (Rc::downgrade(self), Instant::now());
         tokio::task::spawn_local(async move {
-            if let Err(error) = driver.await {
-                tracing::info!(%error, "an upstream connection ended");
+            let (state, why) = (tended.state.clone(), tended.tend().await);
+            // One that ends before a call could use it is no better than none: without this, calls would wait for one after the
+            // other, as fast as they come.
+            let pool = Weak::upgrade(&pool).filter(|_| !state.used.get() && begun.elapsed() < AFTER_FAILURE);
+            if let Some(pool) = pool {
+                let why = Unreachable(format!("it ended the connection at once: {why}").into());
+                *pool.last_failure.borrow_mut() = Some((Instant::now(), why));
             }
-            dead.set(true);
-            changed.notify_waiters();
         });
     }
 }
@@ -197,5 +213,114 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.0.attempting.set(false);
         self.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Position, Upstream, UpstreamAddress, UpstreamHealth};
+    use http::{Request, Response};
+    use std::net::{IpAddr, Ipv4Addr};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio::task::LocalSet;
+
+    /// A service whose answers wait for `answer`; counts the connections it has.
+    struct Service {
+        connections: Rc<Cell<usize>>,
+        answer: watch::Sender<bool>,
+    }
+
+    /// Runs `test` with a pool of connections to such a service.
+    fn with_pool(test: impl AsyncFnOnce(Rc<Pool>, Service)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = UpstreamAddress::Tcp { host: "localhost".to_owned(), port: listener.local_addr().unwrap().port() };
+            let service = Service { connections: Rc::default(), answer: watch::Sender::new(false) };
+            let (connections, answer) = (service.connections.clone(), service.answer.subscribe());
+            tokio::task::spawn_local(async move {
+                while let Ok((io, _)) = listener.accept().await {
+                    connections.set(connections.get() + 1);
+                    let (connections, answer) = (connections.clone(), answer.clone());
+                    tokio::task::spawn_local(async move {
+                        let mut connection = h2::server::handshake(io).await.unwrap();
+                        while let Some(Ok((_, mut respond))) = connection.accept().await {
+                            let mut answer = answer.clone();
+                            tokio::task::spawn_local(async move {
+                                answer.wait_for(|answer| *answer).await.unwrap();
+                                respond.send_response(Response::new(()), true).unwrap();
+                            });
+                        }
+                        connections.set(connections.get() - 1);
+                    });
+                }
+            });
+            let (connect_timeout, health, at) = (Duration::from_secs(10), UpstreamHealth::Connection, Position::default());
+            let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
+            test(Pool::new(Arc::new(Connector::new(&upstream, None, 16 * 1024)), Arc::new(Metrics::new())), service).await;
+        });
+    }
+
+    async fn slot(pool: &Rc<Pool>) -> Slot {
+        pool.slot(&Cell::new(0)).await.unwrap()
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let patience = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), patience).await.unwrap();
+    }
+
+    #[test]
+    fn a_connection_to_an_address_that_the_name_has_lost_finishes_its_calls_and_takes_no_more() {
+        with_pool(async |pool, service| {
+            let old = slot(&pool).await;
+            let (answer, _) = old.sender().send_request(Request::new(()), true).unwrap();
+            let now = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+            pool.connector.addresses.publish(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), now]);
+            tokio::task::yield_now().await;
+            assert!(Rc::ptr_eq(&old.0, &slot(&pool).await.0), "it is among them");
+            pool.connector.addresses.publish(vec![now]);
+            until(|| !old.0.is_usable()).await;
+            let new = slot(&pool).await;
+            assert!(!Rc::ptr_eq(&old.0, &new.0) && service.connections.get() == 2);
+            service.answer.send(true).unwrap();
+            assert!(answer.await.is_ok());
+            drop(old);
+            until(|| service.connections.get() == 1).await;
+            until(|| pool.metrics.render().contains("doorward_upstream_connections_ended_total{why=\"retired\"} 1")).await;
+        });
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_asked_whether_it_is_there_is_used_only_when_there_may_be_no_other() {
+        with_pool(async |pool, service| {
+            let first = slot(&pool).await;
+            first.0.state.spent.set(true);
+            let mut all = Vec::new();
+            for number in 2..=MOST_CONNECTIONS {
+                all.push(slot(&pool).await);
+                assert_eq!(service.connections.get(), number);
+                all.iter().for_each(|slot| slot.0.state.spent.set(true));
+            }
+            assert!(Rc::ptr_eq(&first.0, &slot(&pool).await.0), "there may be no more");
+            all[0].0.state.spent.set(false);
+            assert!(Rc::ptr_eq(&all[0].0, &slot(&pool).await.0), "it has been heard again");
+        });
+    }
+
+    #[test]
+    fn when_no_other_can_be_had_the_call_is_told() {
+        with_pool(async |pool, _| {
+            let first = slot(&pool).await;
+            first.0.state.spent.set(true);
+            *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
+            assert!(pool.slot(&Cell::new(0)).await.is_err());
+        });
     }
 }

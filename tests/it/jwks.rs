@@ -6,6 +6,8 @@ use crate::harness::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 const METHOD: &str = "/demo.v1.Echo/Unary";
 
@@ -89,9 +91,34 @@ fn a_rotated_key_is_found_by_one_fetch_after_the_cooldown() {
     server.publish(&[&RSA.jwk, &OTHER_RSA.jwk]);
     eventually("the new key", || (doorward.call(other()).code() == 0).then_some(()));
     assert_eq!(doorward.call(first()).code(), 0, "the old one stays");
-    server.publish(&[&OTHER_RSA.jwk]);
     let fetches = server.fetches();
     assert!(fetches <= 4, "{fetches}");
+}
+
+#[test]
+fn a_withdrawn_key_ends_its_cached_verdicts_within_one_refresh() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::with_keys(&[&RSA.jwk, &OTHER_RSA.jwk]));
+    let rest = with_url(&server).replace("cooldown: 1s", "refresh: 1s, cooldown: 1s");
+    let doorward = Site::new().start(&configuration(&upstream.url(), &rest));
+    let mut client = doorward.client();
+    assert!(client.calls(&[first(), other(), first(), other()]).iter().all(|answer| answer.code() == 0));
+    server.publish(&[&OTHER_RSA.jwk]);
+    let withdrawn = Instant::now();
+    eventually("its refusal", || (client.calls(&[first()])[0].refusal() == (16, "TOKEN_KEY_UNKNOWN")).then_some(()));
+    assert!(withdrawn.elapsed() < Duration::from_secs(5), "{:?}", withdrawn.elapsed());
+    assert_eq!(client.calls(&[other()])[0].code(), 0);
+}
+
+#[test]
+fn the_servers_own_word_on_how_long_a_set_lasts_is_heard() {
+    let (upstream, server) = (PythonUpstream::start(), KeyServer::down());
+    server.answer("200 OK\r\ncache-control: public, max-age=2", &json!({ "keys": [RSA.jwk] }).to_string());
+    let rest = with_url(&server).replace("cooldown: 1s", "refresh: 1h, cooldown: 1s");
+    let _doorward = Site::new().start(&configuration(&upstream.url(), &rest));
+    eventually("a refresh", || (server.asked().len() >= 2).then_some(()));
+    let asked = server.asked();
+    let apart = asked[1].at - asked[0].at;
+    assert!(apart >= Duration::from_millis(1700), "ahead of the end, but not at once: {apart:?}");
 }
 
 #[test]
@@ -180,6 +207,84 @@ fn discovery_names_the_set_and_its_issuer_must_be_ours() {
     server.answer_at("/.well-known/openid-configuration", "200 OK", &document(&issuer));
     doorward.wait_ready();
     assert_eq!(doorward.call(of_issuer).code(), 0);
+}
+
+/// An issuer like a Kubernetes API server: its own CA, nothing without a token, which changes, nor to who wants another type.
+#[test]
+fn a_clusters_own_issuer_is_asked_with_its_ca_and_the_token_of_the_moment() {
+    let (upstream, site) = (PythonUpstream::start(), Site::new());
+    let (server, elsewhere) = (KeyServer::down_with_tls(&site, "tls"), KeyServer::down_with_tls(&site, "tls"));
+    let issuer = server.origin();
+    let wanted = Arc::new(Mutex::new(site.write("bearer", "token-of-today\n")));
+    let guarded = |path: &str, kind: &'static str, body: String| {
+        let file = wanted.clone();
+        server.act_at(path, move |exchange| {
+            let token = std::fs::read_to_string(&*file.lock().unwrap()).unwrap();
+            let sent = format!("\r\nauthorization: Bearer {}\r\n", token.trim_end());
+            let head = exchange.head.to_ascii_lowercase();
+            let accepts = head.lines().find(|line| line.starts_with("accept: ")).unwrap();
+            match head.contains(&sent.to_ascii_lowercase()) {
+                false => exchange.answer("401 Unauthorized", ""),
+                true if accepts.contains(kind) => exchange.answer("200 OK", &body),
+                true => exchange.answer("406 Not Acceptable", ""),
+            }
+        });
+    };
+    let document = |jwks_uri: String| json!({"issuer": issuer, "jwks_uri": jwks_uri}).to_string();
+    guarded("/.well-known/openid-configuration", "application/json", document(elsewhere.url()));
+    guarded("/jwks.json", "application/jwk-set+json", json!({ "keys": [RSA.jwk] }).to_string());
+    elsewhere.answer("403 Forbidden", "");
+    let rest = provider("discovery: true, jwks_ca: ca.pem, jwks_bearer_file: bearer, refresh: 1s").replace("https://issuer.test/", &issuer);
+    let mut doorward = site.start_unready(&configuration(&upstream.url(), &rest));
+    let of_issuer = call(METHOD).bearer(&RSA.token(&claims(json!({ "iss": issuer }))));
+
+    // The token is the issuer's; another place that its document names gets none, and the log says so.
+    assert_eq!(doorward.call(of_issuer.clone()).refusal(), (14, "KEYS_UNAVAILABLE"));
+    let said = format!("the key set at {}, which is not the issuer's own place and was not sent the token", elsewhere.origin());
+    eventually("a word on that", || doorward.stderr().contains(&said).then_some(()));
+    assert!(elsewhere.asked().iter().all(|asked| !asked.head.to_ascii_lowercase().contains("authorization")));
+
+    guarded("/.well-known/openid-configuration", "application/json", document(server.url()));
+    doorward.wait_ready();
+    assert_eq!(doorward.call(of_issuer.clone()).code(), 0);
+    // The cluster writes a new one; each fetch reads it again.
+    site.write("bearer", "token-of-tomorrow\n");
+    let with_new = || server.asked().iter().filter(|asked| asked.head.contains("Bearer token-of-tomorrow")).count();
+    eventually("a fetch of both documents with the new one", || (with_new() >= 2).then_some(()));
+    assert!(server.asked().iter().all(|asked| asked.head.contains("user-agent: doorward/")));
+    let everything = [doorward.stderr(), doorward.stdout().text(), doorward.get("/metrics").1].concat();
+    assert!(!everything.contains("token-of-"));
+}
+
+#[test]
+fn only_the_named_authorities_vouch_for_a_key_server() {
+    let (upstream, site, server_site) = (PythonUpstream::start(), Site::new(), Site::new());
+    let server = KeyServer::down_with_tls(&server_site, "tls");
+    server.publish(&[&RSA.jwk]);
+    // The system's roots, or another's CA, do not know this one.
+    for ca in ["", ", jwks_ca: ca.pem"] {
+        let rest = provider(&format!("jwks_url: \"{}\"{ca}", server.url()));
+        let doorward = site.start_unready(&configuration(&upstream.url(), &rest));
+        assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"));
+        assert!(doorward.stderr().contains("jwks_ca names"), "{}", doorward.stderr());
+    }
+    // Where the system does know it, it is known without jwks_ca, and with one it is not.
+    let system = server_site.path("ca.pem");
+    let plain = configuration(&upstream.url(), &provider(&format!("jwks_url: \"{}\"", server.url())));
+    let mut trusting = site.start_unready_in(&[("SSL_CERT_FILE", &system)], &plain);
+    trusting.wait_ready();
+    let asked = server.asked().len();
+    let doorward = site.start_unready_in(&[("SSL_CERT_FILE", &system)], &plain.replace("cooldown", "jwks_ca: ca.pem, cooldown"));
+    assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"));
+    assert_eq!(server.asked().len(), asked);
+    // Nor is a name that the certificate does not have taken for it.
+    server_site.certificate("other", &["other.test"]);
+    let misnamed = KeyServer::down_with_tls(&server_site, "other");
+    misnamed.publish(&[&RSA.jwk]);
+    let rest = provider(&format!("jwks_url: \"{}\", jwks_ca: ca.pem", misnamed.url()));
+    let doorward = server_site.start_unready(&configuration(&upstream.url(), &rest));
+    assert_eq!(doorward.call(first()).refusal(), (14, "KEYS_UNAVAILABLE"));
+    assert!(misnamed.asked().is_empty());
 }
 
 #[test]

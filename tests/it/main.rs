@@ -21,6 +21,8 @@ mod guide_token; // the typical service of the gRPC guides
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames
+mod hostile_key_servers; // hangs, drips, bombs, garbage, and keys that change every second
+mod hostile_upstream; // bad frames, floods and lies from the service
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
 mod long_calls; // calls that outlive their credential
@@ -37,3 +39,5 @@ mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
+mod upstream_retries; // calls made again, and those that never are
+mod upstream_silence; // an upstream that freezes, and one that is only quiet

@@ -1,5 +1,6 @@
-"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, calls: […]} on standard input, a JSON list of
-results on standard output. All calls share one channel, in order; those with `together` run at the same time as their neighbours.
+"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, calls: […]} in a line of standard input, a JSON
+list of results in a line of standard output. Further lines need only `calls`: all share one channel, in order; those with `together`
+run at the same time as their neighbours.
 
 A call:   {method, metadata: [[name, text]] (`-bin` values in base64), messages: [text | {size}] (default one empty message),
            timeout: seconds, gzip: bool, cancel_after: seconds, lockstep: bool (bidirectional: the next message only after the last answer)}
@@ -107,21 +108,22 @@ def perform(channel, call):
     return result
 
 
-def main():
-    order = json.load(sys.stdin)
+def connect(order):
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
     if order.get("plaintext"):
-        channel = grpc.insecure_channel(order["target"], options)
-    else:
-        read = lambda name: open(order[name], "rb").read() if order.get(name) else None
-        credentials = grpc.ssl_channel_credentials(read("ca"), read("key"), read("certificate"))
-        channel = grpc.secure_channel(order["target"], credentials, options)
-    results, threads = [None] * len(order["calls"]), []
+        return grpc.insecure_channel(order["target"], options)
+    read = lambda name: open(order[name], "rb").read() if order.get(name) else None
+    credentials = grpc.ssl_channel_credentials(read("ca"), read("key"), read("certificate"))
+    return grpc.secure_channel(order["target"], credentials, options)
+
+
+def perform_all(channel, calls):
+    results, threads = [None] * len(calls), []
 
     def run(index, call):
         results[index] = perform(channel, call)
 
-    for index, call in enumerate(order["calls"]):
+    for index, call in enumerate(calls):
         if call.get("together"):
             threads.append(threading.Thread(target=run, args=(index, call)))
             threads[-1].start()
@@ -129,7 +131,15 @@ def main():
             run(index, call)
     for thread in threads:
         thread.join()
-    json.dump(results, sys.stdout)
+    return results
+
+
+def main():
+    channel = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        channel = channel or connect(order)
+        print(json.dumps(perform_all(channel, order["calls"])), flush=True)
 
 
 main()

@@ -9,7 +9,8 @@ Serves every method of every service; the kind of call follows from the method's
 A unary or client-streaming answer is a JSON report of what reached the service (unless `size` is given); streams echo.
 
 Standard output, one JSON object a line: {"port"} once, then {"event": "call" | "end", …} as calls come and go.
-Usage: upstream.py [--address 127.0.0.1:0 | unix:/path] [--tls CERT KEY CA] [--health]
+SIGTERM stops the service: calls in flight have --grace seconds to finish. --option is a channel argument whose value is a number.
+Usage: upstream.py [--address 127.0.0.1:0 | unix:/path] [--tls CERT KEY CA] [--health] [--grace SECONDS] [--option NAME=VALUE]…
 """
 
 import argparse
@@ -138,9 +139,12 @@ def main():
     parser.add_argument("--address", default="127.0.0.1:0")
     parser.add_argument("--tls", nargs=3, metavar=("CERT", "KEY", "CA"))
     parser.add_argument("--health", action="store_true")
+    parser.add_argument("--grace", type=float, default=0)
+    parser.add_argument("--option", action="append", default=[])
     arguments = parser.parse_args()
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
-    server = grpc.server(futures.ThreadPoolExecutor(64), options=unlimited)
+    options = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1, "grpc.so_reuseport": 0}
+    options.update((name, int(value)) for name, value in (option.split("=") for option in arguments.option))
+    server = grpc.server(futures.ThreadPoolExecutor(64), options=list(options.items()))
     server.add_generic_rpc_handlers((Anything(),))
     if arguments.health:
         servicer = health.HealthServicer()
@@ -159,7 +163,7 @@ def main():
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     while not stop.wait(0.2):
         pass
-    server.stop(0)
+    server.stop(arguments.grace).wait()
 
 
 main()

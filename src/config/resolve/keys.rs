@@ -187,13 +187,21 @@ impl<'a> RemoteOptions<'a> {
         let max_stale = self.max_stale.duration(SECOND);
         let timeout = self.timeout.duration(Duration::from_millis(1));
         let default = default_remote(location?, ca, at);
-        Some(RemoteKeys {
+        let keys = RemoteKeys {
             bearer_file,
             refresh: refresh.unwrap_or(default.refresh),
             cooldown: cooldown.unwrap_or(default.cooldown),
             max_stale: max_stale.unwrap_or(default.max_stale),
             timeout: timeout.unwrap_or(default.timeout),
             ..default
-        })
+        };
+        if keys.max_stale <= keys.cooldown {
+            let field = if self.max_stale.is_set() { &self.max_stale } else { &self.cooldown };
+            field.warning(format!(
+                "keys are given up {:?} after their fetch, and the next may come only {:?} after it: in between no token of this provider can be checked",
+                keys.max_stale, keys.cooldown
+            ));
+        }
+        Some(keys)
     }
 }

@@ -36,10 +36,14 @@ pub struct Doorward {
 
 impl Doorward {
     #[track_caller]
-    pub fn start(configuration: &Path, ca: PathBuf, files: Arc<TempDir>) -> Doorward {
-        let mut process = Process::spawn(
-            Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1"),
-        );
+    pub fn start(configuration: &Path, environment: &[(&str, &Path)], ca: PathBuf, files: Arc<TempDir>) -> Doorward {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1").envs(environment.iter().copied());
+        // Whoever listens to these gets as far as a closed port.
+        for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env(proxy, "http://127.0.0.1:9").env_remove("no_proxy").env_remove("NO_PROXY");
+        }
+        let mut process = Process::spawn(&mut command);
         let traffic = process.find("traffic port", |p| &p.stderr, |line| bound(line, "(traffic)"));
         let operations = process.find("operations port", |p| &p.stderr, |line| bound(line, "(operations)"));
         Doorward { process, traffic, operations, ca, _files: files }

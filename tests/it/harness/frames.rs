@@ -1,8 +1,9 @@
-//! HTTP/2 by hand: frames over TLS, for what no library would send. Fields are literals, never indexed or Huffman-coded.
+//! HTTP/2 by hand: frames of a client over TLS or of a service, for what no library would send. Fields are literals, never
+//! indexed or Huffman-coded.
 
 use super::{Doorward, PATIENCE, wire};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -12,8 +13,10 @@ pub mod kind {
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
     pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
 }
 
@@ -37,8 +40,8 @@ impl Frame {
     }
 }
 
-pub struct Frames {
-    pub io: TlsStream<TcpStream>,
+pub struct Frames<S = TlsStream<TcpStream>> {
+    pub io: S,
 }
 
 impl Frames {
@@ -55,7 +58,9 @@ impl Frames {
         frames.send(kind::SETTINGS, ACK, 0, &[]).await;
         frames
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Sends one frame; a connection that is closed already is the reader's business.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -74,7 +79,8 @@ impl Frames {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame or the end, in time")
     }
 
-    async fn read(&mut self) -> Option<Frame> {
+    /// The same without a bound.
+    pub async fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.io.read_exact(&mut head).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);

@@ -4,6 +4,7 @@
 //! decides how long a failure takes.
 
 pub mod doorward;
+pub mod frame_upstream;
 pub mod frames;
 pub mod key_server;
 pub mod node;
@@ -15,8 +16,9 @@ pub mod token;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
+pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
-pub use key_server::KeyServer;
+pub use key_server::{Exchange, KeyServer};
 pub use node::OpenIdProvider;
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;

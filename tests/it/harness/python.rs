@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
 fn python(script: &str) -> Command {
@@ -40,7 +41,7 @@ impl PythonUpstream {
         PythonUpstream::start_with(&[])
     }
 
-    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`.
+    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`, `--grace`, `--option`.
     pub fn start_with(arguments: &[&str]) -> PythonUpstream {
         let mut process = Process::spawn(python("upstream.py").args(arguments));
         let port = process.find(
@@ -81,6 +82,17 @@ impl PythonUpstream {
 
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Sends a signal by name, without the `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait(&mut self) {
+        self.process.wait(super::PATIENCE);
     }
 }
 
@@ -139,16 +151,53 @@ impl Doorward {
     /// The same with more members of the order: `certificate` and `key`, or another `target`.
     #[track_caller]
     pub fn calls_as(&self, more: &Value, calls: &[Call]) -> Vec<Answer> {
-        let mut order = json!({"target": self.target(), "ca": self.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
+        self.client_as(more).calls(calls)
+    }
+
+    /// A client that keeps its channel.
+    pub fn client(&self) -> PythonClient {
+        self.client_as(&json!({}))
+    }
+
+    fn client_as(&self, more: &Value) -> PythonClient {
+        let mut order = json!({"target": self.target(), "ca": self.ca});
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let results: Vec<Value> = serde_json::from_str(&output(&mut python("client.py"), &order)).unwrap();
-        assert_eq!(results.len(), calls.len());
-        results.into_iter().map(Answer).collect()
+        let mut process = python("client.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let results = BufReader::new(process.stdout.take().unwrap());
+        PythonClient { process, results, order }
     }
 
     #[track_caller]
     pub fn call(&self, call: Call) -> Answer {
         self.calls(&[call]).remove(0)
+    }
+}
+
+/// A real grpcio client, with one channel for all its calls.
+pub struct PythonClient {
+    process: Child,
+    results: BufReader<ChildStdout>,
+    order: Value,
+}
+
+impl PythonClient {
+    /// Makes the calls, in order.
+    #[track_caller]
+    pub fn calls(&mut self, calls: &[Call]) -> Vec<Answer> {
+        self.order["calls"] = calls.iter().map(|call| call.0.clone()).collect();
+        writeln!(self.process.stdin.as_mut().unwrap(), "{}", self.order).unwrap();
+        let mut line = String::new();
+        self.results.read_line(&mut line).unwrap();
+        let results: Vec<Value> = serde_json::from_str(&line).expect("client.py gives results");
+        assert_eq!(results.len(), calls.len());
+        results.into_iter().map(Answer).collect()
+    }
+}
+
+impl Drop for PythonClient {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

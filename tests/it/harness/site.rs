@@ -5,7 +5,7 @@ use aws_lc_rs::digest;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -76,7 +76,13 @@ impl Site {
     /// Runs Doorward and waits only until its ports are bound.
     #[track_caller]
     pub fn start_unready(&self, yaml: &str) -> Doorward {
-        Doorward::start(&self.write("doorward.yaml", yaml), self.path("ca.pem"), self.dir.clone())
+        self.start_unready_in(&[], yaml)
+    }
+
+    /// The same with more in its environment.
+    #[track_caller]
+    pub fn start_unready_in(&self, environment: &[(&str, &Path)], yaml: &str) -> Doorward {
+        Doorward::start(&self.write("doorward.yaml", yaml), environment, self.path("ca.pem"), self.dir.clone())
     }
 }
 

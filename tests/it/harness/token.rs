@@ -27,7 +27,8 @@ pub struct RsaKey {
 }
 
 impl RsaKey {
-    fn generate(kid: &'static str) -> RsaKey {
+    /// A new one of 2048 bits.
+    pub fn generate(kid: &'static str) -> RsaKey {
         let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
         let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
         let public = pair.public_key();

@@ -122,7 +122,8 @@ pub struct WireAnswer {
 }
 
 impl WireAnswer {
-    async fn read(response: h2::client::ResponseFuture) -> WireAnswer {
+    /// Waits for all of an answer, however long it takes.
+    pub async fn read(response: h2::client::ResponseFuture) -> WireAnswer {
         let response = match response.await {
             Ok(response) => response,
             Err(error) => return WireAnswer::failed(&error),

@@ -1,0 +1,183 @@
+//! Whether the other end of a connection is still there: a PING when calls wait and nothing comes.
+//!
+//! gRPC servers take two PINGs within five minutes without a message of their own; more of them end the connection and
+//! every call on it (`too_many_pings`). So there are two for each silence, and a stream may be quiet for hours. What they
+//! cannot tell, that a host has vanished later, TCP's own probes do (`connect`).
+
+use crate::http2::TapState;
+use crate::telemetry::Metrics;
+use h2::{Ping, PingPong};
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// PINGs since the upstream's last HEADERS or DATA.
+const MOST_PINGS: u32 = 2;
+
+/// How long what is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Between two looks at a connection. Costs a timer a connection, and nothing on the path of a call.
+    pub(super) look: Duration,
+    /// Without a byte while a call waits, until a PING is sent.
+    pub(super) quiet: Duration,
+    /// Without a byte after a PING, until the connection is given up.
+    pub(super) answer: Duration,
+}
+
+impl Patience {
+    /// Together, with a look at either end, well below the 20 seconds after which an upstream's silence must be noticed.
+    pub(super) const UPSTREAM: Patience =
+        Patience { look: Duration::from_secs(1), quiet: Duration::from_secs(10), answer: Duration::from_secs(5) };
+}
+
+/// One connection, as this watch sees it.
+pub(super) struct Watched<'a> {
+    pub(super) tap: &'a TapState,
+    /// Calls that wait for it.
+    pub(super) active: &'a Cell<usize>,
+    /// Set while its PINGs are used up: whether it is still there cannot be asked any more.
+    pub(super) spent: &'a Cell<bool>,
+    /// Counts the PINGs.
+    pub(super) metrics: &'a Metrics,
+}
+
+/// Ends when the peer has not answered a PING.
+pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patience: Patience) {
+    let Watched { tap, active, spent, metrics } = watched;
+    let mut sent = 0;
+    // Since when calls have waited without a byte. Outlives the calls: many short deadlines are one silence.
+    let mut silence = None;
+    loop {
+        sleep(patience.look).await;
+        if tap.take_message() {
+            sent = 0;
+            spent.set(false);
+        }
+        if tap.take_heard() {
+            silence = None;
+        }
+        if active.get() == 0 || sent == MOST_PINGS {
+            continue;
+        }
+        let since = *silence.get_or_insert_with(Instant::now);
+        if since.elapsed() < patience.quiet {
+            continue;
+        }
+        sent += 1;
+        spent.set(sent == MOST_PINGS);
+        metrics.upstream_pings.inc();
+        let mut pong = pin!(pings.ping(Ping::opaque()));
+        // The answer may be behind much else: whatever comes is a sign of life.
+        while timeout(patience.answer, &mut pong).await.is_err() {
+            if !tap.take_heard() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::{FrameTap, Io};
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::rc::Rc;
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: u8 = 6;
+    const QUICK: Patience =
+        Patience { look: Duration::from_millis(10), quiet: Duration::from_millis(40), answer: Duration::from_millis(500) };
+
+    /// What an upstream does when a PING has come, given how many there have been.
+    type Behaviour = fn(&mut TcpStream, &[u8], u32);
+
+    /// Reads frames until the peer is gone; gives the number of PINGs.
+    fn upstream(mut stream: TcpStream, behaviour: Behaviour) -> u32 {
+        stream.write_all(&SETTINGS).unwrap();
+        let (mut preface, mut head, mut pings) = ([0; 24], [0; 9], 0);
+        stream.read_exact(&mut preface).unwrap();
+        while let Ok(()) = stream.read_exact(&mut head) {
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).unwrap();
+            if head[3] == PING && head[4] == 0 {
+                pings += 1;
+                behaviour(&mut stream, &payload, pings);
+            }
+        }
+        pings
+    }
+
+    fn acknowledge(stream: &mut TcpStream, payload: &[u8], _: u32) {
+        stream.write_all(&[&[0, 0, 8, PING, 1, 0, 0, 0, 0], payload].concat()).unwrap();
+    }
+
+    /// Watches a connection with `active` calls for at most `time`; whether it fell silent, whether it was spent, and the
+    /// PINGs that came.
+    fn watched(behaviour: Behaviour, active: usize, time: Duration) -> (bool, bool, u32) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || upstream(listener.accept().unwrap().0, behaviour));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let spent = Cell::new(false);
+        let silent = tokio::task::LocalSet::new().block_on(&runtime, async {
+            let io = Io::Tcp(tokio::net::TcpStream::connect(address).await.unwrap());
+            let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024);
+            let (mut sender, mut connection) = h2::client::handshake(io).await.unwrap();
+            let pings = connection.ping_pong().unwrap();
+            let driving = tokio::task::spawn_local(connection);
+            let _call = sender.send_request(http::Request::new(()), false).unwrap();
+            let watched = Watched { tap: &tap, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
+            let silent = timeout(time, fell_silent(watched, pings, QUICK)).await.is_ok();
+            driving.abort();
+            silent
+        });
+        (silent, spent.get(), server.join().unwrap())
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_given_up() {
+        assert_eq!(watched(|_, _, _| {}, 1, Duration::from_secs(10)), (true, false, 1));
+    }
+
+    #[test]
+    fn a_quiet_peer_is_asked_twice_and_no_more() {
+        assert_eq!(watched(acknowledge, 1, Duration::from_millis(900)), (false, true, 2));
+    }
+
+    #[test]
+    fn a_message_allows_two_more() {
+        let behaviour: Behaviour = |stream, payload, count| {
+            acknowledge(stream, payload, count);
+            match count {
+                2 => stream.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]).unwrap(), // HEADERS: `:status: 200`
+                4 => stream.write_all(&[0, 0, 1, 0, 0, 0, 0, 0, 1, b'x']).unwrap(), // DATA
+                _ => {}
+            }
+        };
+        assert_eq!(watched(behaviour, 1, Duration::from_millis(1500)), (false, true, 6));
+    }
+
+    #[test]
+    fn nobody_is_asked_while_no_call_waits() {
+        assert_eq!(watched(|_, _, _| {}, 0, Duration::from_millis(400)), (false, false, 0));
+    }
+
+    #[test]
+    fn whatever_comes_is_a_sign_of_life() {
+        let behaviour: Behaviour = |stream, payload, count| {
+            // Longer than a PING may take, with something to be heard of it all the time.
+            for _ in 0..12 {
+                match stream.write_all(&SETTINGS) {
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return,
+                    _ => std::thread::sleep(Duration::from_millis(100)),
+                }
+            }
+            acknowledge(stream, payload, count);
+        };
+        let (silent, _, pings) = watched(behaviour, 1, Duration::from_millis(1000));
+        assert_eq!((silent, pings), (false, 1));
+    }
+}
