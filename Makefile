@@ -1,18 +1,25 @@
-# One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and Node 20 or later with npm for the tests.
+# One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and for the tests
+# Node 20 or later with npm, and Go 1.26 or later.
 
 CARGO ?= cargo
 PYTHON ?= python3
 NPM ?= npm
+GO ?= go
 VENV := .venv
 PACKAGES := tests/node/node_modules
+PROGRAMS := tests/go/bin
 # The stamps stand for the installed requirements: touching a list makes its environment anew.
-STAMPS := $(VENV)/.installed $(PACKAGES)/.installed
+STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed
 
-.PHONY: help demo test lint check bench ci
+# For each fuzz target.
+FUZZ_SECONDS ?= 10
+
+.PHONY: help demo test fuzz lint check bench ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
-	@echo 'make test    every test; sets up the Python and Node environments they need'
+	@echo 'make test    every test; sets up the Python, Node and Go environments they need'
+	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (10) from its seeds'
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
@@ -36,6 +43,15 @@ $(PACKAGES)/.installed: tests/node/package.json tests/node/package-lock.json
 	cd tests/node && $(NPM) ci --loglevel=error
 	touch $@
 
+# Every `tool` of go.mod, at the version that stands there.
+$(PROGRAMS)/.installed: tests/go/go.mod tests/go/go.sum
+	rm -rf $(PROGRAMS)
+	cd tests/go && GOBIN=$(CURDIR)/$(PROGRAMS) $(GO) install tool
+	touch $@
+
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
+
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -47,4 +63,4 @@ check:
 bench:
 	$(CARGO) bench --locked --bench side_by_side
 
-ci: lint test check
+ci: lint test check fuzz

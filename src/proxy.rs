@@ -94,7 +94,7 @@ impl Proxy {
 pub enum Ending {
     /// The client got an answer, whosever it was.
     Answered,
-    /// The client reset the stream, or is gone.
+    /// The client reset the stream, made us reset it in mid-course, or is gone: the upstream worked for nothing.
     ClientGone,
 }
 
@@ -125,10 +125,19 @@ pub async fn call(
             record.finish(finished.code);
         }
         Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
-        Err(NotServed::Malformed) => {
+        Err(NotServed::Malformed { forwarded }) => {
             client.reset(Reason::PROTOCOL_ERROR);
             record.refused("REQUEST_MALFORMED", || None);
             record.finish(Code::Internal);
+            if forwarded {
+                return Ending::ClientGone;
+            }
+        }
+        Err(NotServed::ClientStalled) => {
+            // Trailers would wait behind what it does not take. gRPC clients read this code as RESOURCE_EXHAUSTED.
+            client.reset(Reason::ENHANCE_YOUR_CALM);
+            record.refused("CLIENT_STALLED", || Some("no window for limits.stalled".to_owned()));
+            record.finish(Code::from_reset(Reason::ENHANCE_YOUR_CALM));
         }
         Err(NotServed::ClientGone) => {
             record.finish(Code::Cancelled);
@@ -168,7 +177,12 @@ enum NotServed {
     /// We answer.
     Refused(Refusal),
     /// Malformed in the sense of RFC 9113 §8.1.1: the stream is reset.
-    Malformed,
+    Malformed {
+        /// Found when the upstream had the call already.
+        forwarded: bool,
+    },
+    /// The client does not take its answer: the stream is reset.
+    ClientStalled,
     /// The client reset the stream or is gone.
     ClientGone,
 }
@@ -181,7 +195,7 @@ impl From<Refusal> for NotServed {
 
 impl From<MalformedAuthority> for NotServed {
     fn from(_: MalformedAuthority) -> NotServed {
-        NotServed::Malformed
+        NotServed::Malformed { forwarded: false }
     }
 }
 
@@ -245,7 +259,7 @@ fn check_headers(generation: &Generation, request: &Request<()>) -> Result<Optio
         count_unacceptable(generation, why);
         match why {
             Unacceptable::Bytes | Unacceptable::Fields => NotServed::Refused(Refusal::HeadersTooLarge(why)),
-            Unacceptable::Malformed => NotServed::Malformed,
+            Unacceptable::Malformed => NotServed::Malformed { forwarded: false },
         }
     })?;
     Ok(authority(request.uri(), request.headers())?)
@@ -391,7 +405,7 @@ fn rewrite(
 ) -> Result<(), NotServed> {
     let uri = Uri::builder().scheme(generation.upstream_scheme.clone()).authority(authority);
     // The very bytes that were authorised.
-    let uri = uri.path_and_query(path.path_and_query().clone()).build().map_err(|_| NotServed::Malformed)?;
+    let uri = uri.path_and_query(path.path_and_query().clone()).build().map_err(|_| NotServed::Malformed { forwarded: false })?;
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     headers.remove(HOST);
@@ -419,8 +433,12 @@ async fn expired(generation: &Generation, caller: Option<&Caller>) -> Failure {
 }
 
 fn not_served(generation: &Generation, ended: Ended) -> NotServed {
-    if let Ended::Headers(why) = &ended {
-        count_unacceptable(generation, *why);
+    let hits = &generation.telemetry.metrics.limit_hits;
+    match &ended {
+        Ended::Headers(why) => count_unacceptable(generation, *why),
+        Ended::Idle => hits.inc(Limit::StreamIdle),
+        Ended::Stalled | Ended::ClientStalled => hits.inc(Limit::Stalled),
+        _ => {}
     }
     NotServed::Refused(match ended {
         Ended::Unreachable(why) => Refusal::UpstreamUnavailable(why.0.to_string()),
@@ -428,18 +446,25 @@ fn not_served(generation: &Generation, ended: Ended) -> NotServed {
         Ended::Reset(reason) => Refusal::UpstreamReset(reason),
         Ended::Headers(why) => Refusal::UpstreamHeaders(why),
         Ended::Deadline => Refusal::Deadline,
+        Ended::Idle => Refusal::StreamIdle,
+        Ended::Stalled => Refusal::UpstreamStalled,
+        Ended::ClientStalled => return NotServed::ClientStalled,
         Ended::ClientGone => return NotServed::ClientGone,
-        Ended::ClientMalformed => return NotServed::Malformed,
+        Ended::ClientMalformed => return NotServed::Malformed { forwarded: true },
     })
 }
 
 /// The one place that answers a refusal: trailers-only while nothing has been sent, trailers afterwards. An error while
 /// sending means that the client is gone.
+///
+/// A stream that the upstream refused is refused, for only that lets a client's library try again by itself.
 fn refuse(refusal: &Refusal, client: &mut ClientStream, mut record: CallRecord) {
     let answer = refusal.answer();
     let request_id = record.request_id();
     if client.has_begun() {
         let _ = client.trailers(refusal.trailers(request_id));
+    } else if let Refusal::UpstreamReset(Reason::REFUSED_STREAM) = refusal {
+        client.reset(Reason::REFUSED_STREAM);
     } else {
         let (response, text) = refusal.response(request_id);
         let _ = client.head(response, text.is_none());

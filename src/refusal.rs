@@ -41,6 +41,10 @@ pub enum Refusal {
     UpstreamReset(h2::Reason),
     /// The upstream's headers or trailers are over a limit, or malformed.
     UpstreamHeaders(Unacceptable),
+    /// The upstream has taken nothing for `limits.stalled` while bytes of the request waited for it.
+    UpstreamStalled,
+    /// Nothing has come or gone for `limits.stream_idle`.
+    StreamIdle,
     /// The deadline has passed.
     Deadline,
 }
@@ -105,6 +109,8 @@ impl Refusal {
             Refusal::UpstreamUnavailable(_) => grpc(Code::Unavailable, "UPSTREAM_UNAVAILABLE", "the upstream cannot be reached"),
             Refusal::UpstreamReset(reason) => grpc(Code::from_reset(*reason), "UPSTREAM_RESET", "the upstream reset the stream"),
             Refusal::UpstreamHeaders(_) => grpc(Code::Internal, "UPSTREAM_HEADERS", "the upstream's headers are too large or malformed"),
+            Refusal::UpstreamStalled => grpc(Code::Unavailable, "UPSTREAM_STALLED", "the upstream does not take the request"),
+            Refusal::StreamIdle => grpc(Code::Unavailable, "STREAM_IDLE", "the call has been idle for too long"),
             Refusal::Deadline => grpc(Code::DeadlineExceeded, "DEADLINE", "the deadline has passed"),
         }
     }
@@ -124,6 +130,8 @@ impl Refusal {
             Refusal::UpstreamReset(reason) => Some(format!("RST_STREAM: {}", reason.description())),
             Refusal::MethodMalformed => Some("expected a path of /package.Service/Method".to_owned()),
             Refusal::TimeoutMalformed => Some("expected one grpc-timeout of 1 to 8 digits and one of H M S m u n".to_owned()),
+            Refusal::UpstreamStalled => Some("no window or no room for limits.stalled".to_owned()),
+            Refusal::StreamIdle => Some("nothing came or went for limits.stream_idle".to_owned()),
             // The words for everyone say it all.
             Refusal::NotPost | Refusal::NotGrpc | Refusal::Draining | Refusal::Deadline => None,
         }

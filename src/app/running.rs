@@ -77,7 +77,8 @@ impl Running {
         let next = look_after_credentials(&assembly.authenticator, revocations, &self.surroundings);
         drop(mem::replace(&mut self.credentials_watch, next));
         let limits = self.limits.swap(Arc::new(config.limits.clone()));
-        if self.upstream.is_same(&config.upstream) && limits.header_bytes == config.limits.header_bytes {
+        let same_limits = (limits.header_bytes, limits.stalled) == (config.limits.header_bytes, config.limits.stalled);
+        if self.upstream.is_same(&config.upstream) && same_limits {
             // Then the workers keep their connections to it.
             assembly.connector = previous.connector.clone();
         } else {

@@ -6,6 +6,7 @@
 
 use super::failure::{Failure, FailureKind};
 use super::google;
+use super::jws::media_type;
 use super::revocations::TokenStanding;
 use super::times;
 use super::witness::{Witness, hold};
@@ -49,9 +50,9 @@ impl Rules {
         Ok(valid_until)
     }
 
-    /// `typ` compares as a media type whose `application/` may be left out (RFC 7515 §4.1.9).
+    /// `typ` compares as a media type (RFC 7515 §4.1.9).
     fn check_type<W: Witness>(&self, token_type: Option<&str>, witness: &mut W) -> Result<(), Failure> {
-        let accepted = |found: &str| self.token_types.iter().any(|known| subtype(known).eq_ignore_ascii_case(subtype(found)));
+        let accepted = |found: &str| self.token_types.iter().any(|known| media_type(known).eq_ignore_ascii_case(media_type(found)));
         if self.token_types.is_empty() {
             return Ok(());
         }
@@ -227,14 +228,6 @@ pub(super) fn find<'c>(claims: &'c Claims, path: &str) -> Option<&'c Value> {
     }
     let (first, rest) = path.split_once('.')?;
     rest.split('.').try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
-}
-
-fn subtype(media_type: &str) -> &str {
-    const PREFIX: &str = "application/";
-    match media_type.split_at_checked(PREFIX.len()) {
-        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
-        _ => media_type,
-    }
 }
 
 fn numeric_date(claims: &Claims, name: &str) -> Result<Option<f64>, Failure> {

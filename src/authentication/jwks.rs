@@ -195,7 +195,8 @@ mod tests {
         let secret = Key::Shared.jwk(json!({}));
         assert!(usable_in_url(secret.clone()).is_err());
         assert!(usable(&secret, Symmetric::Accepted, &ALGORITHMS).is_ok());
-        assert!(usable(&json!({ "kty": "oct", "k": "c2hvcnQ" }), Symmetric::Accepted, &ALGORITHMS).is_err());
+        let short = usable(&json!({ "kty": "oct", "k": "c2hvcnQ" }), Symmetric::Accepted, &ALGORITHMS);
+        assert!(short.unwrap_err().contains("shorter than the hash"));
     }
 
     #[test]
@@ -223,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_bound_verifies_nothing_else() {
+        let algorithms = [Algorithm::RS256, Algorithm::RS512];
+        let key = |members| usable(&Key::Rsa.jwk(members), Symmetric::Ignored, &algorithms).unwrap();
+        let token = sign_raw("{}", "{}", Key::Rsa, jsonwebtoken::Algorithm::RS256);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let (free, bound) = (key(json!({})), key(json!({ "alg": "RS512" })));
+        assert!(free.verify(Algorithm::RS256, signed, signature) && !bound.verify(Algorithm::RS256, signed, signature));
+        let (set, _) = KeySet::parse(&set(&[Key::Rsa.jwk(json!({ "alg": "RS512" }))]), Symmetric::Ignored, &algorithms).unwrap();
+        let holds = algorithms.map(|algorithm| set.holds(bound.thumbprint(), algorithm));
+        assert_eq!((bound.thumbprint() == free.thumbprint(), holds), (true, [false, true]));
+    }
+
+    #[test]
     fn weak_and_malformed_keys_are_left_out() {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         for exponent in [&[1][..], &[2], &[1, 0, 0], &[0]] {
@@ -231,6 +245,12 @@ mod tests {
         assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[0xff; 128]) }))).unwrap_err().contains("2048"));
         // Leading zeros do not make a modulus longer.
         assert!(usable_in_url(Key::Rsa.jwk(json!({ "n": encode(&[[0; 128], [0xff; 128]].concat()) }))).is_err());
+        // Nor do they make another key.
+        let jwk = Key::Rsa.jwk(json!({}));
+        let modulus = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();
+        let padded = Key::Rsa.jwk(json!({ "n": encode(&[&[0], &modulus[..]].concat()), "e": encode(&[0, 1, 0, 1]) }));
+        let [key, padded] = [jwk, padded].map(|jwk| usable(&jwk, Symmetric::Ignored, &ALGORITHMS).unwrap().thumbprint());
+        assert_eq!(key, padded);
         let mut identity_point = [0; 32];
         identity_point[0] = 1;
         assert!(usable_in_url(Key::Ed25519.jwk(json!({ "x": encode(&identity_point) }))).unwrap_err().contains("small order"));

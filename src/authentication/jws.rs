@@ -25,39 +25,77 @@ pub(super) struct Jws<'t> {
     pub(super) signature: &'t str,
 }
 
+/// A token whose payload is still no more than bytes.
+#[derive(Debug)]
+pub(super) struct Envelope<'t> {
+    pub(super) algorithm: String,
+    pub(super) key_id: Option<String>,
+    pub(super) token_type: Option<String>,
+    payload: Vec<u8>,
+    pub(super) signed: &'t str,
+    pub(super) signature: &'t str,
+}
+
 impl<'t> Jws<'t> {
     pub(super) fn parse(token: &'t str) -> Result<Jws<'t>, Failure> {
         Jws::read(token).map_err(|detail| Failure::new(FailureKind::TokenMalformed, detail))
     }
 
     fn read(token: &'t str) -> Result<Jws<'t>, &'static str> {
+        let Envelope { algorithm, key_id, token_type, payload, signed, signature } = Envelope::read(token)?;
+        let claims = object(&payload).ok_or("the token's payload is not a JSON object without duplicate members")?;
+        Ok(Jws { algorithm, key_id, token_type, claims, signed, signature })
+    }
+}
+
+impl<'t> Envelope<'t> {
+    pub(super) fn read(token: &'t str) -> Result<Envelope<'t>, &'static str> {
         if token.len() > LONGEST_TOKEN {
             return Err("the token is longer than 64 KiB");
         }
         let (signed, signature) = token.rsplit_once('.').ok_or("the token has no dots")?;
-        let (header, claims) = signed.split_once('.').ok_or("the token has only one dot")?;
-        if claims.contains('.') {
+        let (header, payload) = signed.split_once('.').ok_or("the token has only one dot")?;
+        if payload.contains('.') {
             return Err("the token has more than two dots");
         }
-        let header = object(header).ok_or("the token's header is not base64url of a JSON object without duplicate members")?;
-        let claims = object(claims).ok_or("the token's payload is not base64url of a JSON object without duplicate members")?;
-        URL_SAFE_NO_PAD.decode(signature).map_err(|_| "the token's signature is not base64url")?;
+        let header = decoded(header).ok_or("the token's header is not base64url")?;
+        let header = object(&header).ok_or("the token's header is not a JSON object without duplicate members")?;
+        let payload = decoded(payload).ok_or("the token's payload is not base64url")?;
+        decoded(signature).ok_or("the token's signature is not base64url")?;
         if header.contains_key("crit") || header.contains_key("b64") {
             return Err("the token's header asks for extensions (crit or b64)");
         }
         let text = |name| match header.get(name) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err("alg, kid or typ in the token's header is not a string"),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err("alg, kid, typ or cty in the token's header is not a string"),
         };
-        let algorithm = text("alg")?.ok_or("the token's header has no alg")?;
-        Ok(Jws { algorithm, key_id: text("kid")?, token_type: text("typ")?, claims, signed, signature })
+        // A nested token's claims are in the token within (RFC 7519 §5.2); which ones count must not be a matter of taste.
+        if text("cty")?.is_some_and(|content| media_type(content).eq_ignore_ascii_case("JWT")) {
+            return Err("the token's header says that another token is nested in it (cty)");
+        }
+        let algorithm = text("alg")?.ok_or("the token's header has no alg")?.to_owned();
+        let (key_id, token_type) = (text("kid")?.map(str::to_owned), text("typ")?.map(str::to_owned));
+        Ok(Envelope { algorithm, key_id, token_type, payload, signed, signature })
     }
 }
 
-fn object(part: &str) -> Option<Map<String, Value>> {
-    let json = URL_SAFE_NO_PAD.decode(part).ok()?;
-    match serde_json::from_slice(&json).ok()? {
+/// Of the values of `typ` and `cty`, without the `application/` that may be left out (RFC 7515 §4.1.9 and §4.1.10).
+pub(super) fn media_type(value: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match value.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => value,
+    }
+}
+
+/// Without padding, white space and trailing bits: every text has one spelling.
+fn decoded(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
+}
+
+fn object(json: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(json).ok()? {
         Unambiguous(Value::Object(members)) => Some(members),
         Unambiguous(_) => None,
     }
@@ -173,6 +211,11 @@ mod tests {
         {
             assert!(Jws::parse(&token(good, claims)).is_err(), "{claims}");
         }
+    }
+
+    #[test]
+    fn an_encrypted_token_is_told_apart_for_the_operator() {
+        assert!(Jws::parse("a.b.c.d.e").unwrap_err().detail.contains("more than two dots"));
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod claims;
 mod client_certificate;
 mod credentials;
 mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod google;
 mod jwks;
 mod jwks_fetch;
@@ -24,7 +27,9 @@ mod remote_key_set;
 mod revocations;
 mod revocations_watch;
 mod suppose;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "clippy knows tests by cfg(test) alone")]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzz targets need only some of it"))]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -60,6 +65,7 @@ use revocations::{Known, TokenStanding};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+use times::unix_seconds;
 use witness::{NoWitness, Witness, hold};
 
 /// A verified caller and what every call of it needs, computed once for its credentials.
@@ -377,11 +383,6 @@ fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Res
 /// A refusal of somebody who is known.
 fn of_identity(identity: &Identity, failure: Failure) -> Failure {
     Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..failure }
-}
-
-/// Seconds of Unix time as claims count them.
-fn unix_seconds(now: SystemTime) -> f64 {
-    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn load_revocations(config: &config::Authentication, providers: &Providers, api_keys: &ApiKeys, problems: &mut Problems) -> Revocations {

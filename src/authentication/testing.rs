@@ -37,7 +37,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    fn encoding(self) -> EncodingKey {
+    pub(super) fn encoding(self) -> EncodingKey {
         match self {
             Key::Rsa => EncodingKey::from_rsa_pem(key_file!("rsa.pem")).unwrap(),
             Key::OtherRsa => EncodingKey::from_rsa_pem(key_file!("rsa-other.pem")).unwrap(),
@@ -81,8 +81,12 @@ pub(super) fn set(keys: &[Value]) -> Vec<u8> {
 
 /// A token over exactly these texts, signed with `key` as `algorithm`.
 pub(super) fn sign_raw(header: &str, claims: &str, key: Key, algorithm: jsonwebtoken::Algorithm) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key.encoding(), algorithm).unwrap();
+    sign_text(&format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims)), &key.encoding(), algorithm)
+}
+
+/// A token over exactly this text, encoded or not.
+pub(super) fn sign_text(signed: &str, key: &EncodingKey, algorithm: jsonwebtoken::Algorithm) -> String {
+    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), key, algorithm).unwrap();
     format!("{signed}.{signature}")
 }
 

@@ -1,5 +1,8 @@
 //! Whole authentications: every check of a token and a key has a test that fails without the check.
 
+mod mutations;
+mod wycheproof;
+
 use super::testing::*;
 use super::*;
 use crate::config::{Algorithm, Allowed, Authentication, CertificateName, JwtProvider, KeySource, Position};
@@ -609,7 +612,12 @@ fn keys_of_files_are_judged_at_load() {
     pem(key_file!("rsa.cert.pem"));
     pem(key_file!("secp256k1.pub.pem"));
     pem(b"not PEM");
+    assert!(pem([key_file!("rsa.pub.pem"), key_file!("rsa.pub.pem")].concat().leak()).contains("exactly one"));
     assert!(pem(key_file!("p256.pub.pem")).contains("fits none of the algorithms RS256"));
+    errors(&|provider| {
+        provider.algorithms = vec![Algorithm::ES256];
+        provider.keys = KeySource::PublicKeyFile(file(key_file!("p384.pub.pem")));
+    });
     errors(&|provider| provider.keys = KeySource::JwksFile(file(b"{}")));
     errors(&|provider| provider.keys = KeySource::JwksFile(file(&set(&[Key::P256.jwk(json!({}))]))));
     for (pem, algorithm, jwa, key) in [

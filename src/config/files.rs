@@ -3,6 +3,7 @@
 use super::section::Field;
 use super::{InputFile, ReadFile};
 use crate::secret::{Digest, Secret};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +17,18 @@ const LARGEST: u64 = 256 << 20;
 pub(super) enum Content {
     Public,
     Secret,
+    /// A JWK set: harmless as long as it holds public keys only.
+    KeySet,
+}
+
+impl Content {
+    fn is_secret(self, bytes: &[u8]) -> bool {
+        match self {
+            Content::Public => false,
+            Content::Secret => true,
+            Content::KeySet => holds_secret_key(bytes),
+        }
+    }
 }
 
 impl Field<'_> {
@@ -36,17 +49,17 @@ impl Field<'_> {
 
     fn file(&self, content: Content, followed_by_others: bool) -> Option<InputFile> {
         let path = self.path_value()?;
-        let bytes = read_some(&path, |mode| {
-            if content == Content::Secret && mode & 0o004 != 0 {
-                self.warning(format!("everybody on this machine can read {} (mode {:04o}); chmod o-r it", path.display(), mode & 0o7777));
-            }
-        });
+        let mut mode = 0;
+        let bytes = read_some(&path, |found| mode = found);
         let digest = bytes.as_deref().ok().map(Digest::of);
         self.reader.files.borrow_mut().push(ReadFile { path: path.clone(), digest, followed_by_others });
         let bytes = bytes.unwrap_or_else(|error| {
             self.error(format!("cannot use {}: {}", path.display(), in_words(&error)));
             Vec::new()
         });
+        if mode & 0o004 != 0 && content.is_secret(&bytes) {
+            self.warning(format!("everybody on this machine can read {} (mode {:04o}); chmod o-r it", path.display(), mode & 0o7777));
+        }
         Some(InputFile { at: self.position(), path, content: Secret::new(bytes) })
     }
 
@@ -67,6 +80,14 @@ impl InputFile {
         let bytes = read_some(&self.path, |_| ()).map_err(|error| in_words(&error))?;
         Ok(InputFile { at: self.at.clone(), path: self.path.clone(), content: Secret::new(bytes) })
     }
+}
+
+/// Whether a JWK of the set has what only its owners may know: a shared secret (RFC 7518 §6.4.1), or by mistake the
+/// private part of a key pair (§6.2.2, §6.3.2).
+fn holds_secret_key(key_set: &[u8]) -> bool {
+    let document: Value = serde_json::from_slice(key_set).unwrap_or_default();
+    let keys = document.get("keys").and_then(Value::as_array);
+    keys.is_some_and(|keys| keys.iter().any(|key| key.get("k").is_some() || key.get("d").is_some()))
 }
 
 /// Nothing but white space is not taken for a file that says nothing.

@@ -583,10 +583,36 @@ pub struct Limits {
     pub header_fields: usize,
     /// TLS, preface and first SETTINGS together; and any unfinished header block.
     pub handshake: Duration,
+    /// A call without a frame in either direction; `None`: may be quiet for ever.
+    pub stream_idle: Option<Duration>,
+    /// A peer that takes nothing while bytes wait for it.
+    pub stalled: Duration,
+    /// A client connection without calls; `None`: may stay for ever.
+    pub connection_idle: Option<Duration>,
+    /// A client connection, a tenth more or less; `None`: may stay for ever.
+    pub connection_age: Option<Duration>,
     /// After the signal: not ready, still serving.
     pub drain_delay: Duration,
     /// Then: how long calls in flight may take.
     pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 10_000,
+            streams: 1000,
+            header_bytes: 16 * 1024,
+            header_fields: 100,
+            handshake: Duration::from_secs(10),
+            stream_idle: None,
+            stalled: Duration::from_secs(5 * 60),
+            connection_idle: Some(Duration::from_secs(60 * 60)),
+            connection_age: None,
+            drain_delay: Duration::from_secs(5),
+            drain: Duration::from_secs(20),
+        }
+    }
 }
 
 /// Local rate limits; `None`: no limit.

@@ -17,6 +17,10 @@ static FILES: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         ("empty", " \n", 0o600),
         ("secret32", &format!("{}\n", "s".repeat(32)), 0o600),
         ("secret31", &format!("{}\n", "s".repeat(31)), 0o600),
+        ("public.jwks", r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k"}]}"#, 0o644),
+        ("shared.jwks", r#"{"keys":[{"kty":"EC"},{"kty":"oct","k":"aHVudGVyMg"}]}"#, 0o644),
+        ("private.jwks", r#"{"keys":[{"kty":"RSA","d":"aHVudGVyMg"}]}"#, 0o604),
+        ("closed.jwks", r#"{"keys":[{"kty":"oct","k":"aHVudGVyMg"}]}"#, 0o640),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -81,9 +85,11 @@ fn the_least_configuration_has_the_defaults_of_the_interface() {
     assert_eq!(config.authorization.default, DefaultRule::Deny);
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.upstream.health, UpstreamHealth::Service(String::new()));
-    let Limits { connections, streams, header_bytes, header_fields, handshake, drain_delay, drain } = config.limits;
+    let Limits { connections, streams, header_bytes, header_fields, handshake, stalled, drain_delay, drain, .. } = config.limits;
+    let Limits { stream_idle, connection_idle, connection_age, .. } = config.limits;
     assert_eq!((connections, streams, header_bytes, header_fields), (10_000, 1000, 16_384, 100));
-    assert_eq!([handshake, drain_delay, drain].map(|d| d.as_secs()), [10, 5, 20]);
+    assert_eq!([handshake, stalled, drain_delay, drain].map(|d| d.as_secs()), [10, 300, 5, 20]);
+    assert_eq!([stream_idle, connection_idle, connection_age].map(|d| d.map(|d| d.as_secs())), [None, Some(3600), None]);
     assert_eq!(config.rate_limits, RateLimits::default());
     let headers = &config.identity_headers;
     let names = [
@@ -165,6 +171,20 @@ fn secrets_lose_one_newline_of_a_file_and_must_be_as_long_as_the_hash() {
 }
 
 #[test]
+fn a_key_set_file_may_hold_secrets_which_others_must_not_read() {
+    let set = |name: &str| format!("{HEAD}{}    jwks_file: {name}\n", without(JWT, "jwks_url").replace("RS256", "HS256, ES256"));
+    for name in ["public.jwks", "closed.jwks", "crt"] {
+        good(&set(name));
+        let warned = lines(&load_text(&set(name))).iter().any(|line| line.contains("everybody"));
+        assert!(!warned, "{name}");
+    }
+    for name in ["shared.jwks", "private.jwks"] {
+        good(&set(name));
+        expect(&set(name), "warning", "9:16: authentication.jwt[0].jwks_file", "everybody on this machine can read");
+    }
+}
+
+#[test]
 fn bad_top_levels() {
     for (text, place, phrase) in [
         ("", "1:1", "found an empty document"),
@@ -219,11 +239,10 @@ fn bad_sections() {
         ("limits: {drain: -1s}", "3:17: limits.drain", "expected a duration"),
         ("limits: {handshake: 0s}", "3:21: limits.handshake", "at least 1ms"),
         ("limits: {handshake: none}", "3:21: limits.handshake", "expected a duration"),
-        ("limits: {stream_idle: 5m}", "3:23: limits.stream_idle", "not in this version"),
-        ("limits: {stream_idle: off}", "3:23: limits.stream_idle", "not in this version"),
-        ("limits: {connection_age: 5m}", "3:26: limits.connection_age", "not in this version"),
-        ("limits: {stalled: 5m}", "3:19: limits.stalled", "not in this version"),
-        ("limits: {connection_idle: 1h}", "3:27: limits.connection_idle", "not in this version"),
+        ("limits: {stream_idle: off}", "3:23: limits.stream_idle", "our word is none"),
+        ("limits: {connection_age: 0s}", "3:26: limits.connection_age", "our word is none"),
+        ("limits: {connection_idle: 5}", "3:27: limits.connection_idle", "a unit is missing"),
+        ("limits: {stalled: none}", "3:19: limits.stalled", "expected a duration"),
         ("rate_limits: {per_identity: 100}", "3:29: rate_limits.per_identity", "found the number 100, expected a rate such as 100/s"),
         ("rate_limits: {per_identity: 0/s}", "3:29: rate_limits.per_identity", "at least 1"),
         ("rate_limits: {per_identity: false}", "3:29: rate_limits.per_identity", "our word is none"),
@@ -409,7 +428,19 @@ fn bad_providers() {
         ("[RS256]", "[]", "8:5: authentication.jwt[0].algorithms", "found an empty list"),
         ("[RS256]", "[none]", "8:18: authentication.jwt[0].algorithms[0]", "found \"none\", expected one of HS256, HS384"),
         ("[RS256]", "[rs256]", "8:18: authentication.jwt[0].algorithms[0]", "did you mean \"RS256\"?"),
-        ("[RS256]", "[RS256, HS256]", "8:25: authentication.jwt[0].algorithms[1]", "only with secret_file or secret_env"),
+        ("[RS256]", "[RS256, HS256]", "8:25: authentication.jwt[0].algorithms[1]", "only with secret_file, secret_env or a jwks_file"),
+        (
+            "[RS256]\n    jwks_url: https://i.example/k",
+            "[RS256, HS512]\n    discovery: true",
+            "8:25: authentication.jwt[0].algorithms[1]",
+            "beside keys that are published",
+        ),
+        (
+            "[RS256]\n    jwks_url: https://i.example/k",
+            "[HS384]\n    public_key_file: crt",
+            "8:18: authentication.jwt[0].algorithms[0]",
+            "beside a public key",
+        ),
         ("https://i.example/k", "http://i.example/k", "9:15: authentication.jwt[0].jwks_url", "plain http"),
         ("https://i.example/k", "https://u:hunter2@i.example/k", "9:15: authentication.jwt[0].jwks_url", "user and password"),
         ("https://i.example/k", "5", "9:15: authentication.jwt[0].jwks_url", "found the number 5, expected an https:// URL"),

@@ -27,7 +27,12 @@ pub(super) struct FrameScanner {
     most: usize,
     /// The streams whose header blocks have exceeded `most`; for the tap to take.
     pub(super) oversized: Vec<u32>,
+    /// Frames that carry no call, beyond what those that do account for. None are counted before the first SETTINGS.
+    pub(super) idle_frames: u32,
 }
+
+/// So many frames that carry no call are accounted for by one that does: acknowledgements, resets.
+const ACCOUNTED: u32 = 4;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -55,6 +60,7 @@ impl FrameScanner {
             block_bytes: 0,
             most,
             oversized: Vec::new(),
+            idle_frames: 0,
         }
     }
 
@@ -97,6 +103,11 @@ impl FrameScanner {
         if matches!(kind, HEADERS | CONTINUATION) && self.block_bytes > self.most {
             self.oversized.push(u32::from_be_bytes(stream) & 0x7fff_ffff);
         }
+        self.idle_frames = match kind {
+            DATA if self.skip == 0 => self.idle_frames.saturating_add(u32::from(self.settings_seen)),
+            DATA | HEADERS | CONTINUATION => self.idle_frames.saturating_sub(ACCOUNTED),
+            _ => self.idle_frames.saturating_add(u32::from(self.settings_seen)),
+        };
         self.in_payload = true;
         self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
         self.ends_settings = kind == SETTINGS && flags & ACK == 0;
@@ -153,6 +164,21 @@ mod tests {
         scanner.advance(&frame(HEADERS, 0, 50));
         scanner.advance(&frame(CONTINUATION, END_HEADERS, 50));
         assert_eq!(scanner.oversized, [1]);
+    }
+
+    #[test]
+    fn frames_that_carry_no_call_are_counted_once_settings_have_come() {
+        let mut scanner = FrameScanner::new(0, 99);
+        let ping = frame(0x6, 0, 8);
+        scanner.advance(&ping);
+        scanner.advance(&frame(SETTINGS, 0, 0));
+        (0..10).for_each(|_| scanner.advance(&ping));
+        scanner.advance(&frame(DATA, 0, 0));
+        // That of the SETTINGS themselves is not: their last byte came after their first.
+        assert_eq!(scanner.idle_frames, 11);
+        scanner.advance(&frame(HEADERS, END_HEADERS, 3));
+        scanner.advance(&frame(DATA, 0, 1));
+        assert_eq!(scanner.idle_frames, 3);
     }
 
     #[test]

@@ -6,13 +6,15 @@ mod frames;
 mod headers;
 mod io;
 mod relay;
+mod standstill;
 mod tap;
 
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable};
 pub use io::Io;
 pub use relay::{Broken, Ledgers, Relay, Relayed};
-pub use tap::{FrameTap, TapState};
+pub use standstill::Standstill;
+pub use tap::{FrameTap, TapState, TimedOut};
 
 /// What one stream may have in flight towards us before it is forwarded, in bytes. It bounds our buffer of one stream.
 pub const STREAM_WINDOW: u32 = 256 * 1024;

@@ -4,6 +4,7 @@
 //! back to the sender only for what the receiver's window took: the buffer never exceeds [`super::STREAM_WINDOW`], and a
 //! slow reader slows its writer and nobody else.
 
+use super::Standstill;
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// How a direction ended well.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub enum Broken {
     Source(h2::Error),
     /// The side that receives was reset or lost, or wants no more.
     Sink,
+    /// The side that receives has given no window for `limits.stalled` while bytes waited for it.
+    Stalled,
 }
 
 /// The state of one direction.
@@ -39,6 +43,9 @@ pub struct Relay {
     drained: bool,
     trailers: Option<HeaderMap>,
     bytes: u64,
+    /// Bytes the sink has taken.
+    given: u64,
+    standstill: Standstill,
     ledgers: Option<Ledgers>,
     kept: Option<Kept>,
     /// Bytes at the front of the backlog that have been given before: their window has been returned.
@@ -71,9 +78,21 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    /// Relays what `source` receives, and enters what it holds in `ledgers`.
-    pub fn new(source: RecvStream, ledgers: Option<Ledgers>) -> Relay {
-        Relay { source, backlog: Backlog::default(), drained: false, trailers: None, bytes: 0, ledgers, kept: None, again: 0 }
+    /// Relays what `source` receives, and enters what it holds in `ledgers`. A sink that takes nothing for `stalled` while
+    /// bytes wait for it breaks the relay.
+    pub fn new(source: RecvStream, ledgers: Option<Ledgers>, stalled: Duration) -> Relay {
+        Relay {
+            source,
+            backlog: Backlog::default(),
+            drained: false,
+            trailers: None,
+            bytes: 0,
+            given: 0,
+            standstill: Standstill::new(stalled),
+            ledgers,
+            kept: None,
+            again: 0,
+        }
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
@@ -84,6 +103,11 @@ impl Relay {
     /// Bytes taken from the source so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Grows with everything that comes or goes.
+    pub fn moved(&self) -> u64 {
+        self.bytes + self.given
     }
 
     /// From now on keeps a copy of what is given, should it have to be given to another sink, as long as there is little of
@@ -113,7 +137,10 @@ impl Relay {
         if let Some(ledgers) = &self.ledgers {
             ledgers.enter(before, self.backlog.len());
         }
-        moved
+        match moved {
+            Poll::Pending if !self.backlog.is_empty() => self.standstill.poll(cx, self.given).map(|()| Err(Broken::Stalled)),
+            moved => moved,
+        }
     }
 
     fn relay(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
@@ -172,6 +199,7 @@ impl Relay {
                 self.kept = None;
             }
             let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
+            self.given += length as u64;
             let sent = sink.send_data(data, last).map_err(|_| Broken::Sink);
             // An error here means the stream is gone, which the next poll of the source reports with its reason.
             let _ = self.source.flow_control().release_capacity(length - again);

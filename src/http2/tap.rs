@@ -1,6 +1,8 @@
 //! The frame tap: sits between the socket and h2, reads the frame headers that come in, and holds the timers that h2
-//! cannot: the handshake (until the first SETTINGS) and any unfinished header block. Costs nothing while neither runs.
+//! cannot: the handshake (until the first SETTINGS), any unfinished header block, and a socket that takes nothing. Costs
+//! nothing while none runs. Counts the frames that carry no call, for a flood of them.
 
+use super::Standstill;
 use super::frames::FrameScanner;
 use super::io::Io;
 use std::cell::{Cell, RefCell};
@@ -8,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -18,7 +20,8 @@ use tokio::time::{Instant, Sleep};
 pub struct TapState {
     settings_seen: Cell<bool>,
     going_away: Cell<bool>,
-    timed_out: Cell<Option<&'static str>>,
+    timed_out: Cell<Option<TimedOut>>,
+    flood: Cell<bool>,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
     /// HEADERS or DATA has come since this was last asked.
@@ -70,17 +73,48 @@ impl TapState {
         self.written.get()
     }
 
-    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = outcome {
-            self.written.set(self.written.get() + *bytes as u64);
-        }
-    }
-
-    /// Which of the tap's own timers ended the connection: `handshake` or `header_block`.
-    pub fn timed_out(&self) -> Option<&'static str> {
+    /// Which of the tap's own timers ended the connection.
+    pub fn timed_out(&self) -> Option<TimedOut> {
         self.timed_out.get()
     }
+
+    /// Ready once the peer has flooded the connection with frames that carry no call; nothing more is read from it then.
+    /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
+    pub fn poll_flood(&self) -> Poll<()> {
+        if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
+
+/// A timer of the tap that has ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimedOut {
+    /// The first SETTINGS have not come.
+    Handshake,
+    /// A header block was begun and not ended.
+    HeaderBlock,
+    /// The socket has taken nothing while bytes waited.
+    Stalled,
+}
+
+impl TimedOut {
+    fn error(self) -> io::Error {
+        let what = match self {
+            TimedOut::Handshake => "no SETTINGS in time",
+            TimedOut::HeaderBlock => "an unfinished header block",
+            TimedOut::Stalled => "it takes nothing while bytes wait for it",
+        };
+        io::Error::new(io::ErrorKind::TimedOut, what)
+    }
+}
+
+/// Frames that carry no call, beyond what those that do and the bytes we sent account for, which a client may send in
+/// [`FLOOD_TIME`]. Clients acknowledge data and measure round trips with one such frame for several kilobytes or calls.
+const FLOOD: u32 = 10_000;
+
+const FLOOD_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes sent by us for which a client may send one such frame.
+const BYTES_A_FRAME: u64 = 1024;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
@@ -94,26 +128,37 @@ pub struct FrameTap {
     /// How long a header block may stay unfinished.
     header_block: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// For a socket that takes nothing.
+    standstill: Standstill,
+    /// Grows with all the socket takes: its bytes, and each flush that came to its end.
+    moved: u64,
+    /// When frames that carry no call, and what they are weighed against, were last counted from zero; `None`: they are
+    /// not counted.
+    flood_since: Option<(Instant, u64)>,
 }
 
 impl FrameTap {
     /// A connection accepted from a client: 24 bytes of preface come first, and everything up to its first SETTINGS must
-    /// have come by `handshake`.
-    pub fn accepted(io: Io, handshake: Instant, header_block: Duration) -> (FrameTap, Rc<TapState>) {
+    /// have come by `handshake`. It may take nothing for `stalled`.
+    pub fn accepted(io: Io, handshake: Instant, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        FrameTap::new(io, FrameScanner::new(24, usize::MAX), Some(handshake), header_block)
+        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), header_block, stalled);
+        tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
+        tap.flood_since = Some((Instant::now(), 0));
+        (tap, state)
     }
 
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
-    /// `header_bytes` on the wire are noted.
-    pub fn connected(io: Io, header_block: Duration, header_bytes: usize) -> (FrameTap, Rc<TapState>) {
-        FrameTap::new(io, FrameScanner::new(0, header_bytes), None, header_block)
+    /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
+    pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+        FrameTap::new(io, FrameScanner::new(0, header_bytes), header_block, stalled)
     }
 
-    fn new(io: Io, scanner: FrameScanner, handshake: Option<Instant>, header_block: Duration) -> (FrameTap, Rc<TapState>) {
+    fn new(io: Io, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState::default());
-        let timer = handshake.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        (FrameTap { io, scanner, state: state.clone(), header_block, timer }, state)
+        let standstill = Standstill::new(stalled);
+        let tap = FrameTap { io, scanner, state: state.clone(), header_block, timer: None, standstill, moved: 0, flood_since: None };
+        (tap, state)
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
@@ -146,23 +191,68 @@ impl FrameTap {
         } else if self.timer.is_none() {
             self.timer = Some(Box::pin(tokio::time::sleep(self.header_block)));
         }
+        if self.scanner.idle_frames >= FLOOD {
+            self.look_for_flood();
+        }
+    }
+
+    /// The clock is read once in so many frames that carry no call.
+    fn look_for_flood(&mut self) {
+        let Some((since, moved)) = self.flood_since else { return };
+        let accounted = (self.moved - moved) / BYTES_A_FRAME;
+        if u64::from(self.scanner.idle_frames) < u64::from(FLOOD) + accounted {
+            return;
+        }
+        let now = Instant::now();
+        self.state.flood.set(now - since < FLOOD_TIME);
+        self.flood_since = Some((now, self.moved));
+        self.scanner.idle_frames = 0;
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(timer) = self.timer.as_mut() else { return Poll::Pending };
-        std::task::ready!(timer.as_mut().poll(cx));
-        let which = if self.scanner.settings_seen { "header_block" } else { "handshake" };
+        ready!(timer.as_mut().poll(cx));
+        self.timed_out(if self.scanner.settings_seen { TimedOut::HeaderBlock } else { TimedOut::Handshake })
+    }
+
+    fn timed_out(&mut self, which: TimedOut) -> Poll<io::Error> {
         self.state.timed_out.set(Some(which));
-        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, which))
+        Poll::Ready(which.error())
+    }
+
+    /// What came of giving the socket something, which may take its time but not for ever.
+    fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
+        match given {
+            Poll::Pending => match self.poll_timer(cx) {
+                Poll::Pending => {
+                    ready!(self.standstill.poll(cx, self.moved));
+                    self.timed_out(TimedOut::Stalled).map(Err)
+                }
+                ready => ready.map(Err),
+            },
+            Poll::Ready(Ok(taken)) => {
+                let bytes = bytes(&taken) as u64;
+                self.state.written.set(self.state.written.get() + bytes);
+                self.moved += bytes.max(1);
+                Poll::Ready(Ok(taken))
+            }
+            failed => failed,
+        }
     }
 }
 
 impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.state.flood.get() {
+            return Poll::Pending; // the connection's owner sends it away
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 self.inbound(buf.filled().get(before..).unwrap_or_default());
+                if self.state.flood.get() {
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -173,21 +263,13 @@ impl AsyncRead for FrameTap {
 
 impl AsyncWrite for FrameTap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.state.wrote(&outcome);
-        match outcome {
-            Poll::Pending => self.poll_timer(cx).map(Err),
-            ready => ready,
-        }
+        let given = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.written(cx, given, |bytes| *bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.state.wrote(&outcome);
-        match outcome {
-            Poll::Pending => self.poll_timer(cx).map(Err),
-            ready => ready,
-        }
+        let given = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.written(cx, given, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -195,13 +277,12 @@ impl AsyncWrite for FrameTap {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.io).poll_flush(cx) {
-            Poll::Pending => self.poll_timer(cx).map(Err),
-            ready => ready,
-        }
+        let given = Pin::new(&mut self.io).poll_flush(cx);
+        self.written(cx, given, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let given = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.written(cx, given, |()| 0)
     }
 }

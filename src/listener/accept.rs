@@ -2,6 +2,7 @@
 //! and ends only when it is told to close the port.
 
 use super::Door;
+use super::files::room_for;
 use super::worker::Workers;
 use crate::telemetry::{Limit, Metrics};
 use arc_swap::ArcSwap;
@@ -10,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// Connections the kernel holds while the control thread is busy; the kernel's own limit (somaxconn) is below.
@@ -18,6 +19,9 @@ const BACKLOG: i32 = 4096;
 
 /// While file descriptors or memory are out, accepting again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The log is not to be flooded by whoever uses up our files.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// Binds `address`; `[::]` takes IPv4 as well. Call within a runtime.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -43,6 +47,9 @@ pub async fn accept(
     metrics: Arc<Metrics>,
 ) -> Workers {
     let mut close = pin!(close);
+    let mut said = None::<Instant>;
+    let mut wanted = door.load().connections;
+    let mut room = room_for(wanted);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -51,7 +58,11 @@ pub async fn accept(
         };
         match accepted {
             Ok((socket, peer)) => {
-                if workers.connections() >= door.load().connections {
+                let allowed = door.load().connections;
+                if allowed != wanted {
+                    (wanted, room) = (allowed, room_for(allowed)); // a reload changed it
+                }
+                if workers.connections() >= room {
                     metrics.limit_hits.inc(Limit::Connections);
                     continue; // dropping the socket closes it
                 }
@@ -63,7 +74,10 @@ pub async fn accept(
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accepting connections pauses: the process is out of file descriptors or memory");
+                if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(%error, "accepting connections pauses: the process is out of file descriptors or memory");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

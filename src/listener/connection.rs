@@ -2,25 +2,29 @@
 //! the drain sends it away. What goes wrong here is this connection's affair alone.
 
 use super::Door;
+use super::lifetime::{Activity, Farewell};
 use super::worker::Worker;
-use crate::http2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState};
+use crate::http2::{
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState, TimedOut,
+};
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::PeerCertificate;
 use crate::upstream::ClientStream;
 use bytes::Bytes;
-use h2::Reason;
-use h2::server::Connection;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::Request;
 use std::cell::Cell;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: SocketAddr) {
     let door = worker.door.load_full();
@@ -30,13 +34,16 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return worker.metrics.limit_hits.inc(Limit::Handshake),
     };
-    let (tap, state) = FrameTap::accepted(io, deadline, door.handshake);
+    let (tap, state) = FrameTap::accepted(io, deadline, door.handshake, door.stream.stalled);
+    let streams = Streams { activity: Rc::default(), most: door.streams, metrics: worker.metrics.clone() };
+    let (resets, unread) = (Rc::default(), Rc::default());
+    let visit = Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), unread };
     let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(worker, connection, peer, certificate, door.streams).await,
+        Ok(connection) => serve_streams(&visit, connection).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
-        note(worker, &state, peer, &error);
+        visit.note_end(&error);
     }
 }
 
@@ -63,58 +70,141 @@ fn settings(door: &Door) -> h2::server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(door.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX))
         .data_frame_budget(DATA_FRAME_BUDGET)
-        .max_local_error_reset_streams(None);
+        .max_local_error_reset_streams(None)
+        // Those that were reset before they became calls are then counted with the others, by one rule.
+        .max_pending_accept_reset_streams(ResetWatch::STREAMS as usize / 2);
     builder
 }
 
-async fn serve_streams(
-    worker: &Worker,
-    mut connection: Connection<FrameTap, Bytes>,
-    peer: SocketAddr,
-    certificate: Option<Rc<PeerCertificate>>,
-    most_streams: u32,
-) -> Result<(), h2::Error> {
-    let resets = Rc::new(ResetWatch::default());
-    let unread = Rc::<Cell<usize>>::default();
-    let streams = Rc::new(Streams { active: Cell::new(0), most: most_streams, metrics: worker.metrics.clone() });
-    let mut drain = worker.proxy.drain.clone();
-    let mut draining = pin!(drain.draining());
-    let mut sent_away = false;
+async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, Bytes>) -> Result<(), h2::Error> {
+    let mut told = visit.door.lifetime.watch(visit.streams.activity.clone(), visit.worker.proxy.drain.clone());
+    let mut stay = Stay::Open;
     loop {
         tokio::select! {
             biased;
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => {
-                    if resets.is_a_flood() {
-                        worker.metrics.limit_hits.inc(Limit::Flood);
-                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                        continue;
-                    }
-                    let (head, body) = request.into_parts();
-                    let client = ClientStream::new(body, respond, unread.clone());
-                    let call = proxy::call(worker.proxy.clone(), Some(peer), certificate.clone(), Request::from_parts(head, ()), client);
-                    let (resets, began, stream) = (resets.clone(), Instant::now(), streams.begin());
-                    tokio::task::spawn_local(async move {
-                        resets.ended(call.await, began);
-                        drop(stream);
-                    });
-                }
+                Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, &mut connection),
+                Some(Ok((_, mut respond))) if stay.is_over() => respond.send_reset(Reason::REFUSED_STREAM),
+                Some(Ok((request, respond))) => visit.begin_call(request, respond),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
+            () = poll_fn(|_| visit.tap.poll_flood()), if !stay.is_ending() => stay = calm_down(visit, &mut connection),
             // Two GOAWAYs: the first lets streams through that are on their way already.
-            _ = &mut draining, if !sent_away => {
+            Ok(farewell) = &mut told, if stay.is_open() => {
+                visit.count_farewell(farewell);
                 connection.graceful_shutdown();
-                sent_away = true;
+                stay = Stay::Leaving(Box::pin(sleep(visit.door.stream.stalled)));
+            }
+            () = stay.over() => {
+                if stay.is_ending() || visit.streams.activity.active.get() == 0 {
+                    return Ok(());
+                }
+                stay = Stay::Overstayed(Box::pin(sleep(LAST_WORDS)));
             }
         }
+    }
+}
+
+/// For the last frames to be written, of a connection that ends by itself if its client reads.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Ends a flood: GOAWAY, and no more.
+fn calm_down(visit: &Visit<'_>, connection: &mut Connection<FrameTap, Bytes>) -> Stay {
+    visit.worker.metrics.limit_hits.inc(Limit::Flood);
+    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    Stay::Ending(Box::pin(sleep(LAST_WORDS)))
+}
+
+/// How long a connection may stay, and what happens to it then.
+enum Stay {
+    /// As long as it likes.
+    Open,
+    /// Told to go away; a client that goes needs no more than a round trip, and its answers are bounded by `stalled`.
+    Leaving(Pin<Box<Sleep>>),
+    /// It had that time: new calls are refused, which gRPC clients send elsewhere, and it ends with the last it has.
+    Overstayed(Pin<Box<Sleep>>),
+    /// It ends, whatever it does.
+    Ending(Pin<Box<Sleep>>),
+}
+
+impl Stay {
+    fn is_open(&self) -> bool {
+        matches!(self, Stay::Open)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Stay::Overstayed(_) | Stay::Ending(_))
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self, Stay::Ending(_))
+    }
+
+    async fn over(&mut self) {
+        match self {
+            Stay::Open => pending().await,
+            Stay::Leaving(time) | Stay::Overstayed(time) | Stay::Ending(time) => time.await,
+        }
+    }
+}
+
+/// One connection and what its calls share.
+struct Visit<'a> {
+    worker: &'a Worker,
+    door: &'a Door,
+    peer: SocketAddr,
+    certificate: Option<Rc<PeerCertificate>>,
+    tap: Rc<TapState>,
+    resets: Rc<ResetWatch>,
+    streams: Rc<Streams>,
+    /// Bytes of answers that the client has not taken.
+    unread: Rc<Cell<usize>>,
+}
+
+impl Visit<'_> {
+    /// Every stream becomes a task of this worker.
+    fn begin_call(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (head, body) = request.into_parts();
+        let client = ClientStream::new(body, respond, self.unread.clone(), self.door.stream);
+        let (proxy, certificate) = (self.worker.proxy.clone(), self.certificate.clone());
+        let call = proxy::call(proxy, Some(self.peer), certificate, Request::from_parts(head, ()), client);
+        let (resets, began, stream) = (self.resets.clone(), Instant::now(), self.streams.begin());
+        tokio::task::spawn_local(async move {
+            resets.ended(call.await, began);
+            drop(stream);
+        });
+    }
+
+    fn count_farewell(&self, farewell: Farewell) {
+        match farewell {
+            Farewell::Drain => {}
+            Farewell::Idle => self.worker.metrics.limit_hits.inc(Limit::ConnectionIdle),
+            Farewell::Age => self.worker.metrics.limit_hits.inc(Limit::ConnectionAge),
+        }
+    }
+
+    /// Counts the limit that ended the connection, if it was one.
+    fn note_end(&self, error: &h2::Error) {
+        let hit = match self.tap.timed_out() {
+            Some(TimedOut::Handshake) => Some(Limit::Handshake),
+            Some(TimedOut::HeaderBlock) => Some(Limit::HeaderBlock),
+            Some(TimedOut::Stalled) => Some(Limit::Stalled),
+            None if !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => Some(Limit::Flood),
+            None => None,
+        };
+        if let Some(limit) = hit {
+            self.worker.metrics.limit_hits.inc(limit);
+        }
+        let peer = self.peer;
+        tracing::debug!(%peer, %error, "a client connection ended");
     }
 }
 
 /// The streams in use of one connection, to count how often and how long all of them are: h2 refuses one more by itself
 /// and tells nobody.
 struct Streams {
-    active: Cell<u32>,
+    activity: Rc<Activity>,
     most: u32,
     metrics: Arc<Metrics>,
 }
@@ -124,8 +214,10 @@ struct Stream(Rc<Streams>);
 
 impl Streams {
     fn begin(self: &Rc<Streams>) -> Stream {
-        self.active.set(self.active.get() + 1);
-        if self.active.get() == self.most {
+        let Activity { active, begun } = &*self.activity;
+        begun.set(begun.get() + 1);
+        active.set(active.get() + 1);
+        if active.get() == self.most {
             self.metrics.limit_hits.inc(Limit::Streams);
             self.metrics.connections_at_stream_limit.inc();
         }
@@ -136,10 +228,11 @@ impl Streams {
 impl Drop for Stream {
     fn drop(&mut self) {
         let streams = &self.0;
-        if streams.active.get() == streams.most {
+        let active = &streams.activity.active;
+        if active.get() == streams.most {
             streams.metrics.connections_at_stream_limit.dec();
         }
-        streams.active.set(streams.active.get() - 1);
+        active.set(active.get() - 1);
     }
 }
 
@@ -171,20 +264,6 @@ impl ResetWatch {
     fn is_a_flood(&self) -> bool {
         self.premature.get() > Self::STREAMS / 2
     }
-}
-
-/// Counts the limit that ended the connection, if it was one.
-fn note(worker: &Worker, state: &TapState, peer: SocketAddr, error: &h2::Error) {
-    let hit = match state.timed_out() {
-        Some("handshake") => Some(Limit::Handshake),
-        Some(_) => Some(Limit::HeaderBlock),
-        None if !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => Some(Limit::Flood),
-        None => None,
-    };
-    if let Some(limit) = hit {
-        worker.metrics.limit_hits.inc(limit);
-    }
-    tracing::debug!(%peer, %error, "a client connection ended");
 }
 
 #[cfg(test)]

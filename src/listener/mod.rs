@@ -3,13 +3,17 @@
 
 mod accept;
 mod connection;
+mod files;
+mod lifetime;
 mod worker;
 
 pub use accept::{accept, bind};
 pub use worker::{Worker, Workers};
 
 use crate::config::Limits;
+use crate::upstream::StreamLimits;
 use jiff::Timestamp;
+use lifetime::Lifetime;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +31,9 @@ pub struct Door {
     streams: u32,
     /// `limits.header_bytes`.
     header_bytes: usize,
+    /// Of each call.
+    stream: StreamLimits,
+    lifetime: Lifetime,
     /// Of `listen.tls.certificate`.
     certificate_expiry: Option<Timestamp>,
 }
@@ -40,6 +47,8 @@ impl Door {
             handshake: limits.handshake,
             streams: limits.streams,
             header_bytes: limits.header_bytes,
+            stream: StreamLimits { stalled: limits.stalled, idle: limits.stream_idle },
+            lifetime: Lifetime::new(limits),
             certificate_expiry,
         }
     }

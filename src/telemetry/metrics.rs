@@ -36,6 +36,14 @@ pub enum Limit {
     HeaderBlock,
     /// A connection closed with ENHANCE_YOUR_CALM.
     Flood,
+    /// `limits.stream_idle`.
+    StreamIdle,
+    /// `limits.stalled`, of a call or of a whole client connection.
+    Stalled,
+    /// `limits.connection_idle`.
+    ConnectionIdle,
+    /// `limits.connection_age`.
+    ConnectionAge,
     /// `rate_limits.per_identity`.
     PerIdentity,
     /// `rate_limits.failed_authentication_per_peer`.
@@ -51,6 +59,10 @@ impl Word for Limit {
         Limit::Handshake,
         Limit::HeaderBlock,
         Limit::Flood,
+        Limit::StreamIdle,
+        Limit::Stalled,
+        Limit::ConnectionIdle,
+        Limit::ConnectionAge,
         Limit::PerIdentity,
         Limit::FailedAuthenticationPerPeer,
     ];
@@ -64,6 +76,10 @@ impl Word for Limit {
             Limit::Handshake => "handshake",
             Limit::HeaderBlock => "header_block",
             Limit::Flood => "flood",
+            Limit::StreamIdle => "stream_idle",
+            Limit::Stalled => "stalled",
+            Limit::ConnectionIdle => "connection_idle",
+            Limit::ConnectionAge => "connection_age",
             Limit::PerIdentity => "per_identity",
             Limit::FailedAuthenticationPerPeer => "failed_authentication_per_peer",
         }

@@ -1,6 +1,6 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use crate::http2::Relay;
+use crate::http2::{Relay, Standstill};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -10,10 +10,23 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long the peers of a call are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// `limits.stalled`: one that takes nothing while bytes wait for it.
+    pub stalled: Duration,
+    /// `limits.stream_idle`: both of them, while nothing comes or goes.
+    pub idle: Option<Duration>,
+}
 
 /// One call as its client sees it.
 pub struct ClientStream {
     pub(super) upload: Relay,
+    pub(super) stalled: Duration,
+    /// While nothing comes or goes.
+    pub(super) idle: Option<Standstill>,
     reply: Reply,
     /// What this client's connection has not taken of its answers, in bytes.
     pub(super) unread: Rc<Cell<usize>>,
@@ -30,8 +43,10 @@ enum Reply {
 
 impl ClientStream {
     /// A call whose request head has been read; `unread` counts for all calls of its connection.
-    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>) -> ClientStream {
-        ClientStream { upload: Relay::new(body, None), reply: Reply::Awaited(respond), unread }
+    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>, limits: StreamLimits) -> ClientStream {
+        let StreamLimits { stalled, idle } = limits;
+        let upload = Relay::new(body, None, stalled);
+        ClientStream { upload, stalled, idle: idle.map(Standstill::new), reply: Reply::Awaited(respond), unread }
     }
 
     /// Bytes of messages that came from the client.

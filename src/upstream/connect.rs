@@ -2,7 +2,7 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use super::addresses::{Addresses, INTERVAL};
-use crate::config::{Upstream, UpstreamAddress};
+use crate::config::{Limits, Upstream, UpstreamAddress};
 use crate::http2::{
     CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, STREAM_WINDOW, TapState,
 };
@@ -31,6 +31,7 @@ pub struct Connector {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
     header_bytes: usize,
+    stalled: Duration,
     pub(super) addresses: Addresses,
 }
 
@@ -45,10 +46,11 @@ pub(super) struct Connected {
 }
 
 impl Connector {
-    /// `tls` is the client configuration for an `https://` upstream; `header_bytes` as in `limits`.
-    pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, header_bytes: usize) -> Connector {
-        let addresses = Addresses::default();
-        Connector { address: upstream.address.clone(), tls, timeout: upstream.connect_timeout, header_bytes, addresses }
+    /// `tls` is the client configuration for an `https://` upstream.
+    pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limits: &Limits) -> Connector {
+        let (address, timeout) = (upstream.address.clone(), upstream.connect_timeout);
+        let (header_bytes, stalled) = (limits.header_bytes, limits.stalled);
+        Connector { address, tls, timeout, header_bytes, stalled, addresses: Addresses::default() }
     }
 
     /// Resolves the upstream's name every 30 s; ends at once when it is no name.
@@ -78,7 +80,7 @@ impl Connector {
     async fn attempt(&self) -> Result<Connected, String> {
         let (io, peer) = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
-        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes);
+        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
         let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -168,7 +170,7 @@ mod tests {
         let connect_timeout = Duration::from_millis(milliseconds);
         let (health, at) = (UpstreamHealth::Connection, Position::default());
         let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
-        let connector = Connector::new(&upstream, None, 16 * 1024);
+        let connector = Connector::new(&upstream, None, &Limits::default());
         let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect());
         connected.err().unwrap().0.to_string()
     }

@@ -6,7 +6,7 @@ use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Standstill, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -56,6 +56,12 @@ pub enum Ended {
     Headers(Unacceptable),
     /// The deadline has passed.
     Deadline,
+    /// Nothing has come or gone for `limits.stream_idle`.
+    Idle,
+    /// It has taken nothing for `limits.stalled` while bytes of the request waited for it.
+    Stalled,
+    /// The client has taken nothing for `limits.stalled` while bytes of the answer waited for it.
+    ClientStalled,
     /// The client reset the stream (or its connection is gone): nobody is left to answer.
     ClientGone,
     /// The client's request is malformed beyond its headers: trailers over the limit, a bad frame.
@@ -80,6 +86,8 @@ pub async fn forward(permit: Permit, passage: Passage<'_>, mut request: Request<
                 passage.record.upstream_retried();
                 request = same;
             }
+            // The client may have kept what we have not: its library tries again by itself.
+            Err(failed) if failed.unseen => return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)),
             ended => return ended.map_err(|failed| at_deadline(failed.ended, passage.deadline)),
         }
     }
@@ -112,33 +120,52 @@ async fn attempt(
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
             Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx).map(|ended| Err(ended.into())),
+                Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
                 ready => ready,
             },
         })
         .await?
     };
     let mut exchange = Exchange { passage, client, upstream };
-    poll_fn(|cx| exchange.poll(cx, timer)).await
+    let ended = poll_fn(|cx| exchange.poll(cx, timer)).await;
+    if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed, .. }) = ended {
+        exchange.upstream.give_up();
+    }
+    ended
 }
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
 fn at_deadline(ended: Ended, deadline: Option<Instant>) -> Ended {
+    match ended {
+        Ended::Reset(_) | Ended::Lost(_) | Ended::Unreachable(_) if is_near(deadline) => Ended::Deadline,
+        ended => ended,
+    }
+}
+
+/// The same for servers that answer when their clock is first: nobody but a clock cancels a call whose client still waits.
+fn unless_at_deadline(code: Code, deadline: Option<Instant>) -> Result<Code, Ended> {
+    if code == Code::Cancelled && is_near(deadline) { Err(Ended::Deadline) } else { Ok(code) }
+}
+
+fn is_near(deadline: Option<Instant>) -> bool {
     /// Clocks that were started by messages some milliseconds apart.
     const NEAR: Duration = Duration::from_millis(20);
-    match (ended, deadline) {
-        (Ended::Reset(_) | Ended::Lost(_), Some(deadline)) if Instant::now() + NEAR >= deadline => Ended::Deadline,
-        (ended, _) => ended,
-    }
+    deadline.is_some_and(|deadline| Instant::now() + NEAR >= deadline)
 }
 
 /// The call's deadline, if it has one.
 struct Timer<'a>(Option<Pin<&'a mut Sleep>>);
 
 impl Timer<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Ended::Deadline),
+    /// The deadline, or the end of the patience with a call on which no more than `moved` has come and gone.
+    fn poll(&mut self, cx: &mut Context<'_>, idle: &mut Option<Standstill>, moved: u64) -> Poll<Ended> {
+        if let Some(sleep) = &mut self.0
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ended::Deadline);
+        }
+        match idle {
+            Some(idle) => idle.poll(cx, moved).map(|()| Ended::Idle),
             None => Poll::Pending,
         }
     }
@@ -163,6 +190,7 @@ impl UpstreamStream {
             // h2 resets a stream whose head is over its own limit, and ends the connection when it is far over.
             Some(_) if error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
             Some(reason) if error.is_reset() => Ended::Reset(reason),
+            _ if self.slot.stalled() => Ended::Stalled,
             _ => Ended::Lost(error.to_string()),
         };
         Failed { ended, unseen }
@@ -173,6 +201,22 @@ impl UpstreamStream {
     fn is_unseen(&self, error: &h2::Error) -> bool {
         let disowned = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
         disowned || (!error.is_reset() && self.slot.written() == self.written)
+    }
+}
+
+impl UpstreamStream {
+    /// Resets the stream, though not before the upstream can have looked at it: HTTP/2 servers take requests that are reset
+    /// while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's calls
+    /// for what one client did.
+    fn give_up(self) {
+        /// Well below the 100 ms within which an upstream learns of a cancellation.
+        const UNSEEN: Duration = Duration::from_millis(25);
+        if matches!(self.answer, Answer::Awaited(_)) {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(UNSEEN).await;
+                drop(self);
+            });
+        }
     }
 }
 
@@ -187,6 +231,16 @@ impl Drop for UpstreamStream {
 enum Answer {
     Awaited(ResponseFuture),
     Begun { relay: Relay, code: Code },
+}
+
+impl Answer {
+    /// Grows with everything that comes or goes.
+    fn moved(&self) -> u64 {
+        match self {
+            Answer::Awaited(_) => 0,
+            Answer::Begun { relay, .. } => 1 + relay.moved(),
+        }
+    }
 }
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
@@ -224,7 +278,10 @@ impl Exchange<'_> {
         }
         self.upload(cx)?;
         match self.answer(cx) {
-            Poll::Pending => timer.poll(cx).map(|ended| Err(ended.into())),
+            Poll::Pending => {
+                let moved = self.client.upload.moved() + self.upstream.answer.moved();
+                timer.poll(cx, &mut self.client.idle, moved).map(|ended| Err(ended.into()))
+            }
             ready => ready,
         }
     }
@@ -244,6 +301,7 @@ impl Exchange<'_> {
                 let _ = sink.send_trailers(trailers);
             }
             Err(Broken::Source(_)) => return Err(Ended::ClientGone),
+            Err(Broken::Stalled) => return Err(Ended::Stalled),
         }
         self.upstream.sink = None;
         Ok(())
@@ -257,8 +315,9 @@ impl Exchange<'_> {
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
             let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
-            let relay = Relay::new(body, Some(ledgers));
+            let relay = Relay::new(body, Some(ledgers), self.client.stalled);
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
+            let code = unless_at_deadline(code, self.passage.deadline)?;
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
             if last {
                 return Poll::Ready(Ok(Finished { code, bytes_out: 0 }));
@@ -279,11 +338,13 @@ impl Exchange<'_> {
             Ok(Relayed::Trailers(trailers)) => {
                 self.passage.limits.examine_response_trailers(&trailers).map_err(Ended::Headers)?;
                 let code = trailers.get("grpc-status").map_or(*code, |status| Code::from_header(status.as_bytes()));
+                let code = unless_at_deadline(code, self.passage.deadline)?;
                 self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }
             Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
             Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone.into())),
+            Err(Broken::Stalled) => Poll::Ready(Err(Ended::ClientStalled.into())),
         }
     }
 }

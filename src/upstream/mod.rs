@@ -12,7 +12,7 @@ mod pool;
 mod silence;
 mod tended;
 
-pub use client_stream::ClientStream;
+pub use client_stream::{ClientStream, StreamLimits};
 pub use connect::{Connector, Unreachable};
 pub use exposure_watch::watch_exposure;
 pub use forward::{Ended, Finished, Passage, forward};

@@ -3,7 +3,7 @@
 
 use super::connect::{Connected, Connector, Unreachable};
 use super::tended::{State, Tended};
-use crate::http2::CONNECTION_WINDOW;
+use crate::http2::{CONNECTION_WINDOW, TimedOut};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -93,6 +93,11 @@ impl Slot {
     /// Bytes its socket has taken so far.
     pub(super) fn written(&self) -> u64 {
         self.0.state.tap.written()
+    }
+
+    /// Whether the connection ended because the upstream took nothing on it.
+    pub(super) fn stalled(&self) -> bool {
+        self.0.state.tap.timed_out() == Some(TimedOut::Stalled)
     }
 
     /// No further call is to use this connection.
@@ -219,7 +224,7 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Position, Upstream, UpstreamAddress, UpstreamHealth};
+    use crate::config::{Limits, Position, Upstream, UpstreamAddress, UpstreamHealth};
     use http::{Request, Response};
     use std::net::{IpAddr, Ipv4Addr};
     use tokio::net::TcpListener;
@@ -259,7 +264,7 @@ mod tests {
             });
             let (connect_timeout, health, at) = (Duration::from_secs(10), UpstreamHealth::Connection, Position::default());
             let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
-            test(Pool::new(Arc::new(Connector::new(&upstream, None, 16 * 1024)), Arc::new(Metrics::new())), service).await;
+            test(Pool::new(Arc::new(Connector::new(&upstream, None, &Limits::default())), Arc::new(Metrics::new())), service).await;
         });
     }
 

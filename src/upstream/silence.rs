@@ -124,7 +124,7 @@ mod tests {
         let spent = Cell::new(false);
         let silent = tokio::task::LocalSet::new().block_on(&runtime, async {
             let io = Io::Tcp(tokio::net::TcpStream::connect(address).await.unwrap());
-            let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024);
+            let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024, Duration::from_secs(60));
             let (mut sender, mut connection) = h2::client::handshake(io).await.unwrap();
             let pings = connection.ping_pong().unwrap();
             let driving = tokio::task::spawn_local(connection);

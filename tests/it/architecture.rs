@@ -81,7 +81,7 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.name.ends_with("tests.rs")
+        self.name.ends_with("tests.rs") || self.name.contains("/tests/")
     }
 }
 

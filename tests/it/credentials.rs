@@ -16,6 +16,8 @@ const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 fn holds(rest: &str, table: Vec<(&str, Call, &str)>) {
     let (site, upstream) = (Site::new(), PythonUpstream::start());
     site.write("keys.json", json!({"keys": [RSA.jwk]}).to_string());
+    let secret = json!({"kty": "oct", "kid": "shared", "k": URL_SAFE_NO_PAD.encode(SECRET)});
+    site.write("mixed-keys.json", json!({"keys": [RSA.jwk, secret]}).to_string());
     let doorward = site.start(&configuration(&upstream.url(), rest));
     let answers = doorward.calls(&table.iter().map(|(_, call, _)| call.clone()).collect::<Vec<_>>());
     let mut wrong = Vec::new();
@@ -110,6 +112,8 @@ fn a_token_must_be_a_jwt() {
         ("header no JSON", of(&format!("{}.{}.{}", encoded("{"), parts[1], parts[2])), "TOKEN_MALFORMED"),
         ("crit", of(&hs256(r#"{"alg":"HS256","crit":["exp"],"exp":1}"#, &payload)), "TOKEN_MALFORMED"),
         ("b64", of(&hs256(r#"{"alg":"HS256","b64":false}"#, &payload)), "TOKEN_MALFORMED"),
+        ("nested", of(&hs256(r#"{"alg":"HS256","cty":"JWT"}"#, &payload)), "TOKEN_MALFORMED"),
+        ("encrypted", of(&format!("{good}.x.x")), "TOKEN_MALFORMED"),
         ("claims no object", of(&hs256(HEADER, "[]")), "TOKEN_MALFORMED"),
         ("duplicate claim", of(&hs256(HEADER, &twice)), "TOKEN_MALFORMED"),
         ("duplicate header member", of(&hs256(r#"{"alg":"none","alg":"HS256"}"#, &payload)), "TOKEN_MALFORMED"),
@@ -157,6 +161,33 @@ authorization: { default: authenticated }
         ("RS256", call(METHOD).bearer(&RSA.token(&claims(json!({})))), ""),
         ("the public key as an HMAC secret", call(METHOD).bearer(&confused.unwrap()), "TOKEN_ALGORITHM"),
         ("another RSA key", call(METHOD).bearer(&OTHER_RSA.sign(r#"{"alg":"RS256"}"#, &claims(json!({})).to_string())), "TOKEN_SIGNATURE"),
+    ];
+    holds(rest, table);
+}
+
+#[test]
+fn a_key_set_file_may_hold_a_secret_beside_public_keys_and_takes_none_for_the_other() {
+    let rest = "
+authentication:
+  jwt: [{ name: mixed, issuer: https://issuer.test/, audiences: [users-api], algorithms: [RS256, HS256], jwks_file: mixed-keys.json }]
+authorization: { default: authenticated }
+";
+    let payload = claims(json!({})).to_string();
+    let confused =
+        |header: Header| jsonwebtoken::encode(&header, &claims(json!({})), &EncodingKey::from_secret(RSA.public_pem.as_bytes())).unwrap();
+    let named = Header { kid: Some(RSA.kid.to_owned()), ..Header::new(Algorithm::HS256) };
+    let of = |token: &str| call(METHOD).bearer(token);
+    let table = vec![
+        ("HS256", of(&hs256(HEADER, &payload)), ""),
+        ("HS256 with its kid", of(&hs256(r#"{"alg":"HS256","kid":"shared"}"#, &payload)), ""),
+        ("RS256", of(&RSA.token(&claims(json!({})))), ""),
+        ("the public key as an HMAC secret", of(&confused(Header::new(Algorithm::HS256))), "TOKEN_SIGNATURE"),
+        ("the same by the name of the public key", of(&confused(named)), "TOKEN_KEY_UNKNOWN"),
+        (
+            "the secret by the name of the public key",
+            of(&hs256(&format!(r#"{{"alg":"HS256","kid":"{}"}}"#, RSA.kid), &payload)),
+            "TOKEN_KEY_UNKNOWN",
+        ),
     ];
     holds(rest, table);
 }

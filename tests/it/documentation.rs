@@ -293,6 +293,23 @@ fn the_numbers_of_the_limits_page_are_those_of_the_code() {
 }
 
 #[test]
+fn the_versions_of_the_compatibility_page_are_those_that_are_tested() {
+    let page = read("docs/compatibility.md");
+    for (peer, list, before) in [
+        ("grpc-go", "tests/go/go.mod", "google.golang.org/grpc v"),
+        ("h2spec", "tests/go/go.mod", "summerwind/h2spec v"),
+        ("grpcio (C-core)", "tests/python/requirements.txt", "grpcio=="),
+        ("grpc-js", "tests/node/package.json", "\"@grpc/grpc-js\": \""),
+        ("tonic", "Cargo.toml", "tonic = { version = \""),
+    ] {
+        let list = read(list);
+        let (_, rest) = list.split_once(before).unwrap_or_else(|| panic!("no {before}"));
+        let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        assert!(page.contains(&format!("| {peer} | {version} |")), "{peer} {version}");
+    }
+}
+
+#[test]
 fn the_map_names_every_room() {
     let map = read("ARCHITECTURE.md");
     for entry in fs::read_dir(root().join("src")).unwrap() {

@@ -14,10 +14,14 @@ mod credentials; // every refusal of authentication
 mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
+mod drain_under_load; // real clients lose no call
 mod exposure; // an upstream that others can reach
+mod floods; // frames, resets and connections without end
 mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours
 mod google; // Google ID tokens
+mod grpc_go_interop; // gRPC's own interop programs on both sides
 mod guide_token; // the typical service of the gRPC guides
+mod h2spec; // the conformance suite of HTTP/2
 mod harness; // the binary, the Python peers, the hostile peers
 mod header_limits; // header lists over their limit, both directions
 mod hostile_clients; // handshakes without end, floods, bad frames
@@ -29,7 +33,9 @@ mod long_calls; // calls that outlive their credential
 mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
+mod peers; // every gRPC client with every gRPC server
 mod policy_tests; // `doorward test`
+mod protocol; // early answers, half-closed streams, resets, deadlines: as it is on the wire
 mod rate_limits; // how often a caller may call, and a peer fail
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod refusal_reasons; // the same reason in answer, log, metric and explanation
@@ -37,6 +43,7 @@ mod reload; // files that change while Doorward runs
 mod revocations; // the revocations file
 mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
+mod time_limits; // stalled peers, idle calls, idle and old connections
 mod tls; // versions, and doing without
 mod upstream_failures; // missing, dying, misbehaving upstreams
 mod upstream_retries; // calls made again, and those that never are

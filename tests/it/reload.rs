@@ -90,7 +90,7 @@ async fn a_mounted_volume_is_followed() {
     version("..1", &standard(&upstream.url()));
     symlink("..1", site.path("..data")).unwrap();
     symlink("..data/mounted.yaml", site.path("mounted.yaml")).unwrap();
-    let mut doorward = Doorward::start(&site.path("mounted.yaml"), &[], site.path("ca.pem"), Arc::new(tempfile::tempdir().unwrap()));
+    let mut doorward = Doorward::start(&site.path("mounted.yaml"), &[], site.path("ca.pem"), Arc::new(tempfile::tempdir().unwrap()), None);
     doorward.wait_ready();
     let mut wire = Wire::connect(&doorward).await;
     soon(&mut wire, DELETE, REFUSED).await;

@@ -75,7 +75,7 @@ async fn but_not_for_ever() {
     });
     let doorward = Site::new().start(&configuration(&upstream.url(), "authentication: { mode: disabled }\n"));
     let answer = Wire::connect(&doorward).await.call(request("/demo.v1.Echo/Unary", &[])).await;
-    assert_eq!(answer.refusal(), (14, "UPSTREAM_RESET".to_owned()), "{answer:?}");
+    assert_eq!((answer.status, answer.error), (0, Some(Reason::REFUSED_STREAM)), "{answer:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 3);
 }
 
@@ -190,8 +190,30 @@ async fn a_body_too_large_to_keep_is_given_once() {
     let doorward = Site::new().start(&configuration(&upstream.url(), "authentication: { mode: disabled }\n"));
     let mut wire = Wire::connect(&doorward).await;
     let answer = wire.call_with(request("/demo.v1.Echo/Unary", &[]), message(&[7; 100_000]), None).await;
-    assert_eq!(answer.refusal(), (14, "UPSTREAM_RESET".to_owned()), "{answer:?}");
+    // The client has kept it, and learns that it may give it again.
+    assert_eq!((answer.status, answer.error), (0, Some(Reason::REFUSED_STREAM)), "{answer:?}");
     assert_eq!(attempts.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_body_too_large_to_keep_is_the_clients_to_give_again_also_when_its_connection_goes() {
+    let (upstream, requests) = at_first(|connection, _| {
+        Box::pin(async move {
+            let mut taken = 0;
+            while taken < 40_000 {
+                let frame = connection.read().await.expect("the body");
+                taken += if frame.kind == kind::DATA { frame.payload.len() } else { 0 };
+            }
+            connection.go_away(0).await;
+            false
+        })
+    });
+    let doorward = Site::new().start(&upstream.configuration(""));
+    let mut wire = Wire::connect(&doorward).await;
+    let answer = wire.call_with(request("/demo.v1.Echo/Unary", &[]), message(&[7; 60_000]), None).await;
+    assert_eq!((answer.status, answer.error), (0, Some(Reason::REFUSED_STREAM)), "{answer:?}");
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+    assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, calls: […]} in a line of standard input, a JSON
+"""A gRPC client that does what it is told: a JSON object {target, ca, plaintext?, retries?, calls: […]} in a line of standard input, a JSON
 list of results in a line of standard output. Further lines need only `calls`: all share one channel, in order; those with `together`
 run at the same time as their neighbours.
 
@@ -109,7 +109,7 @@ def perform(channel, call):
 
 
 def connect(order):
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", int(order.get("retries", False)))]
     if order.get("plaintext"):
         return grpc.insecure_channel(order["target"], options)
     read = lambda name: open(order[name], "rb").read() if order.get(name) else None

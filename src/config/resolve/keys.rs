@@ -8,6 +8,8 @@ use crate::secret::Secret;
 use std::time::Duration;
 
 const SOURCES: &str = "one of jwks_url, discovery: true, jwks_file, public_key_file, secret_file, secret_env";
+/// Where HS algorithms have their secrets from.
+const SECRETS: &str = "secret_file, secret_env or a jwks_file";
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub(super) fn key_source(
     for (_, other) in chosen {
         other.error(format!("found a second source of keys beside {}, expected {SOURCES}", source.path()));
     }
-    check_algorithms(algorithms, matches!(kind, Kind::SecretFile | Kind::SecretEnv));
+    check_algorithms(algorithms, *kind);
     if !matches!(kind, Kind::JwksUrl | Kind::Discovery) {
         remote.refuse(source);
     }
@@ -59,7 +61,7 @@ pub(super) fn key_source(
             let location = discovery_url(source, issuer).map(KeyLocation::Discovery);
             remote.read(location, source.position()).map(KeySource::Remote)
         }
-        Kind::JwksFile => source.input_file(Content::Public).map(KeySource::JwksFile),
+        Kind::JwksFile => source.input_file(Content::KeySet).map(KeySource::JwksFile),
         Kind::PublicKeyFile => source.input_file(Content::Public).map(KeySource::PublicKeyFile),
         Kind::SecretFile => source.secret_file().map(|secret| shared_secret(source, secret, algorithms)),
         Kind::SecretEnv => environment(source).map(|secret| shared_secret(source, secret, algorithms)),
@@ -94,13 +96,19 @@ fn discovery_url(discovery: &Field, issuer: Option<&str>) -> Option<HttpsUrl> {
     https_url(&format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))).ok()
 }
 
-fn check_algorithms(algorithms: &[(Algorithm, Field)], is_secret: bool) {
+/// A secret must never come from where others read it, and a public key never be taken for one.
+fn check_algorithms(algorithms: &[(Algorithm, Field)], kind: Kind) {
     for (algorithm, field) in algorithms {
-        match (hmac_bytes(*algorithm), is_secret) {
-            (Some(_), false) => {
-                field.error(format!("found {algorithm:?} beside public keys, expected it only with secret_file or secret_env"))
+        match (hmac_bytes(*algorithm), kind) {
+            (Some(_), Kind::JwksUrl | Kind::Discovery) => {
+                field.error(format!("found {algorithm:?} beside keys that are published, expected it only with {SECRETS}"))
             }
-            (None, true) => field.error(format!("found {algorithm:?} beside a shared secret, expected only HS256, HS384 or HS512 with it")),
+            (Some(_), Kind::PublicKeyFile) => {
+                field.error(format!("found {algorithm:?} beside a public key, expected it only with {SECRETS}"))
+            }
+            (None, Kind::SecretFile | Kind::SecretEnv) => {
+                field.error(format!("found {algorithm:?} beside a shared secret, expected only HS256, HS384 or HS512 with it"))
+            }
             _ => {}
         }
     }

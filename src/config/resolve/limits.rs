@@ -13,45 +13,36 @@ const MOST_HEADER_FIELDS: u32 = 10_000;
 
 const MOST: u32 = 1 << 24;
 
-const DEFAULTS: Limits = Limits {
-    connections: 10_000,
-    streams: 1000,
-    header_bytes: 16 * 1024,
-    header_fields: 100,
-    handshake: Duration::from_secs(10),
-    drain_delay: Duration::from_secs(5),
-    drain: Duration::from_secs(20),
-};
-
 pub(super) fn limits(field: &Field) -> Limits {
-    let Some(mut section) = field.section() else { return DEFAULTS };
+    let defaults = Limits::default();
+    let Some(mut section) = field.section() else { return defaults };
     let header_bytes = section.field("header_bytes");
     let limits = Limits {
-        connections: section.field("connections").number(1, MOST).map_or(DEFAULTS.connections, |n| n as usize),
-        streams: section.field("streams").number(1, MOST).unwrap_or(DEFAULTS.streams),
+        connections: section.field("connections").number(1, MOST).map_or(defaults.connections, |n| n as usize),
+        streams: section.field("streams").number(1, MOST).unwrap_or(defaults.streams),
         header_bytes: header_bytes
             .parse(A_SIZE, |text| match size(text)? {
                 0 => Err("at least 1KiB"),
                 bytes if bytes > LARGEST_HEADERS => Err("at most 1MiB"),
                 bytes => Ok(bytes),
             })
-            .unwrap_or(DEFAULTS.header_bytes),
-        header_fields: section.field("header_fields").number(1, MOST_HEADER_FIELDS).map_or(DEFAULTS.header_fields, |n| n as usize),
-        handshake: section.field("handshake").duration(Duration::from_millis(1)).unwrap_or(DEFAULTS.handshake),
-        drain_delay: section.field("drain_delay").duration(Duration::ZERO).unwrap_or(DEFAULTS.drain_delay),
-        drain: section.field("drain").duration(Duration::ZERO).unwrap_or(DEFAULTS.drain),
+            .unwrap_or(defaults.header_bytes),
+        header_fields: section.field("header_fields").number(1, MOST_HEADER_FIELDS).map_or(defaults.header_fields, |n| n as usize),
+        handshake: section.field("handshake").duration(Duration::from_millis(1)).unwrap_or(defaults.handshake),
+        stream_idle: duration_or_none(&section.field("stream_idle"), defaults.stream_idle),
+        stalled: section.field("stalled").duration(Duration::from_millis(1)).unwrap_or(defaults.stalled),
+        connection_idle: duration_or_none(&section.field("connection_idle"), defaults.connection_idle),
+        connection_age: duration_or_none(&section.field("connection_age"), defaults.connection_age),
+        drain_delay: section.field("drain_delay").duration(Duration::ZERO).unwrap_or(defaults.drain_delay),
+        drain: section.field("drain").duration(Duration::ZERO).unwrap_or(defaults.drain),
     };
-    // `none` is what happens without these timers, so it may be written.
-    for key in ["stream_idle", "connection_age"] {
-        let field = section.field(key);
-        if !field.is_none_word() {
-            field.not_built();
-        }
-    }
-    section.field("stalled").not_built();
-    section.field("connection_idle").not_built();
     section.finish();
     limits
+}
+
+/// The field's value when it is there.
+fn duration_or_none(field: &Field, default: Option<Duration>) -> Option<Duration> {
+    if field.is_set() { field.duration_or_none() } else { default }
 }
 
 pub(super) fn rate_limits(field: &Field) -> RateLimits {

@@ -36,8 +36,22 @@ pub struct Doorward {
 
 impl Doorward {
     #[track_caller]
-    pub fn start(configuration: &Path, environment: &[(&str, &Path)], ca: PathBuf, files: Arc<TempDir>) -> Doorward {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    pub fn start(
+        configuration: &Path,
+        environment: &[(&str, &Path)],
+        ca: PathBuf,
+        files: Arc<TempDir>,
+        most_open: Option<usize>,
+    ) -> Doorward {
+        let binary = env!("CARGO_BIN_EXE_doorward");
+        let mut command = match most_open {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}:{most}")).arg(binary);
+                command
+            }
+        };
         command.args(["run", "--config"]).arg(configuration).env("RUST_BACKTRACE", "1").envs(environment.iter().copied());
         // Whoever listens to these gets as far as a closed port.
         for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
@@ -120,6 +134,10 @@ impl Doorward {
 
     pub fn is_running(&mut self) -> bool {
         self.process.has_exited().is_none()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Kilobytes of resident memory.

@@ -1,4 +1,4 @@
-//! What the tests stand on: the real binary, real gRPC peers in Python, and hostile peers in Rust.
+//! What the tests stand on: the real binary, real gRPC peers of other languages, and hostile peers in Rust.
 //!
 //! Everything listens on port 0 and is stopped by `Drop`; every wait ends on the event waited for, with a bound that only
 //! decides how long a failure takes.
@@ -6,6 +6,7 @@
 pub mod doorward;
 pub mod frame_upstream;
 pub mod frames;
+pub mod go;
 pub mod key_server;
 pub mod node;
 pub mod process;
@@ -13,17 +14,20 @@ pub mod python;
 pub mod raw_upstream;
 pub mod site;
 pub mod token;
+pub mod tonic;
 pub mod wire;
 
 pub use doorward::{Doorward, command};
 pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
+pub use go::{GoClient, GoServer, h2spec};
 pub use key_server::{Exchange, KeyServer};
-pub use node::OpenIdProvider;
+pub use node::{NodeServer, OpenIdProvider};
 pub use python::{Answer, Call, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
 pub use token::{claims, now, token};
+pub use tonic::TonicServer;
 pub use wire::{Wire, WireAnswer, request};
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,9 @@
-//! The JavaScript world (`tests/node/`): a real OpenID provider with its client, and the JOSE library `jose`.
+//! The JavaScript world (`tests/node/`): the real grpc-js as client and as server, a real OpenID provider with its client,
+//! and the JOSE library `jose`.
 
-use super::process::{Process, output};
-use super::{Site, eventually};
+use super::process::{Process, line, output};
+use super::python::{Answer, Call};
+use super::{Doorward, Site, eventually};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +21,45 @@ fn node(script: &str) -> Command {
 /// Tokens and a key set of `jose`, as `foreign_tokens.mjs` documents them.
 pub fn jose(order: &Value) -> Value {
     serde_json::from_str(&output(&mut node("foreign_tokens.mjs"), order)).unwrap()
+}
+
+/// Makes the calls from a grpc-js client, as [`Doorward::calls`] does from grpcio.
+#[track_caller]
+pub fn calls(doorward: &Doorward, calls: &[Call]) -> Vec<Answer> {
+    calls_as(doorward, &json!({}), calls)
+}
+
+/// The same with another `target`.
+#[track_caller]
+pub fn calls_as(doorward: &Doorward, more: &Value, calls: &[Call]) -> Vec<Answer> {
+    let mut order = json!({"target": doorward.target(), "ca": doorward.ca, "calls": calls.iter().map(|call| &call.0).collect::<Vec<_>>()});
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let results: Vec<Value> = serde_json::from_str(&output(&mut node("grpc_client.mjs"), &order)).unwrap();
+    results.into_iter().map(Answer).collect()
+}
+
+/// A service on grpc-js: the methods of `demo.v1.Echo`.
+pub struct NodeServer {
+    process: Process,
+    pub url: String,
+}
+
+impl NodeServer {
+    #[track_caller]
+    pub fn start() -> NodeServer {
+        let mut process = Process::spawn(&mut node("grpc_upstream.mjs"));
+        let port = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("port")?.as_u64();
+        let port = process.find("port of the Node service", |p| &p.stdout, port);
+        NodeServer { process, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// The first end of a call of `method`, once it has happened.
+    #[track_caller]
+    pub fn ended(&self, method: &str) -> Value {
+        line(&self.process.stdout, "the end of a call at the service", |line| {
+            serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "end" && event["method"] == method)
+        })
+    }
 }
 
 /// A running OpenID provider, at https on loopback with a certificate of the site.

@@ -98,7 +98,7 @@ impl PythonUpstream {
 
 /// One call for the Python client.
 #[derive(Clone)]
-pub struct Call(Value);
+pub struct Call(pub(super) Value);
 
 /// A call of `method` without metadata; its kind follows from the method's name.
 pub fn call(method: &str) -> Call {
@@ -129,7 +129,9 @@ impl Call {
         let ascii: String = behaviour
             .to_string()
             .encode_utf16()
-            .map(|unit| char::from_u32(unit.into()).filter(char::is_ascii).map_or_else(|| format!("\\u{unit:04x}"), String::from))
+            .map(|unit| {
+                char::from_u32(unit.into()).filter(|char| matches!(char, ' '..='~')).map_or_else(|| format!("\\u{unit:04x}"), String::from)
+            })
             .collect();
         self.metadata("x-behaviour", &ascii)
     }

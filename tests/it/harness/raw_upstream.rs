@@ -35,6 +35,8 @@ pub struct RawCall {
     pub path: String,
     pub body: RecvStream,
     pub respond: SendResponse<Bytes>,
+    /// `grpc-timeout`, when it is in milliseconds.
+    pub timeout: Option<Duration>,
     seen: Arc<Mutex<Vec<Seen>>>,
     index: usize,
     cut: Arc<Notify>,
@@ -206,7 +208,9 @@ async fn connection<F, T>(
         }
         let index = record(&seen, &request);
         let path = request.uri().path().to_owned();
-        let call = RawCall { path, body: request.into_body(), respond, seen: seen.clone(), index, cut: cut.clone() };
+        let timeout = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()?.strip_suffix('m')?.parse().ok());
+        let timeout = timeout.map(Duration::from_millis);
+        let call = RawCall { path, body: request.into_body(), respond, timeout, seen: seen.clone(), index, cut: cut.clone() };
         tokio::spawn(behaviour(call));
     }
 }

@@ -82,7 +82,15 @@ impl Site {
     /// The same with more in its environment.
     #[track_caller]
     pub fn start_unready_in(&self, environment: &[(&str, &Path)], yaml: &str) -> Doorward {
-        Doorward::start(&self.write("doorward.yaml", yaml), environment, self.path("ca.pem"), self.dir.clone())
+        Doorward::start(&self.write("doorward.yaml", yaml), environment, self.path("ca.pem"), self.dir.clone(), None)
+    }
+
+    /// Runs Doorward, with at most so many files open at a time, and waits until it is ready.
+    #[track_caller]
+    pub fn start_with_files(&self, yaml: &str, most_open: usize) -> Doorward {
+        let mut doorward = Doorward::start(&self.write("doorward.yaml", yaml), &[], self.path("ca.pem"), self.dir.clone(), Some(most_open));
+        doorward.wait_ready();
+        doorward
     }
 }
 
