@@ -23,6 +23,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -100,14 +101,16 @@ pub enum Ending {
 
 /// Carries one call from its request head to the end of its answer.
 ///
-/// `certificate` is the verified one of its connection.
+/// `certificate` is the verified one of its connection; `ended` is told when all is done. (Calls are many, and a future
+/// holds each future that it awaits, and once more each argument that it passes on: hence a closure, and a boxed request.)
 pub async fn call(
     proxy: Rc<Proxy>,
     peer: Option<SocketAddr>,
     certificate: Option<Rc<PeerCertificate>>,
-    request: Request<()>,
+    request: Box<Request<()>>,
     mut client: ClientStream,
-) -> Ending {
+    ended: impl FnOnce(Ending),
+) {
     let snapshot = proxy.snapshot();
     let generation = &snapshot.generation;
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
@@ -119,19 +122,18 @@ pub async fn call(
         refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
+    // A request that became malformed once it was forwarded was taken back by its client, in its own way.
+    let gone = matches!(outcome, Err(NotServed::ClientGone | NotServed::Malformed { forwarded: true }));
     match outcome {
         Ok(finished) => {
             record.bytes_out(finished.bytes_out);
             record.finish(finished.code);
         }
         Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
-        Err(NotServed::Malformed { forwarded }) => {
+        Err(NotServed::Malformed { .. }) => {
             client.reset(Reason::PROTOCOL_ERROR);
             record.refused("REQUEST_MALFORMED", || None);
             record.finish(Code::Internal);
-            if forwarded {
-                return Ending::ClientGone;
-            }
         }
         Err(NotServed::ClientStalled) => {
             // Trailers would wait behind what it does not take. gRPC clients read this code as RESOURCE_EXHAUSTED.
@@ -139,12 +141,9 @@ pub async fn call(
             record.refused("CLIENT_STALLED", || Some("no window for limits.stalled".to_owned()));
             record.finish(Code::from_reset(Reason::ENHANCE_YOUR_CALM));
         }
-        Err(NotServed::ClientGone) => {
-            record.finish(Code::Cancelled);
-            return Ending::ClientGone;
-        }
+        Err(NotServed::ClientGone) => record.finish(Code::Cancelled),
     }
-    Ending::Answered
+    ended(if gone { Ending::ClientGone } else { Ending::Answered });
 }
 
 /// Waits for what ends a call that runs: the drain's time is up, or its caller's credentials are revoked.
@@ -203,7 +202,7 @@ impl From<MalformedAuthority> for NotServed {
 async fn serve_call(
     proxy: &Proxy,
     Snapshot { generation, pool }: &Snapshot,
-    mut request: Request<()>,
+    mut request: Box<Request<()>>,
     peer: Peer<'_>,
     client: &mut ClientStream,
     record: &mut CallRecord,
@@ -223,13 +222,14 @@ async fn serve_call(
     let Admitted { permit, caller, public } = match generation.policy.permit_public(route) {
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
-            let admission = admit(generation, route, request.headers(), peer, deadline, record);
+            // Pinned here and passed on by reference: by value the call would hold it three times.
+            let admission = pin!(admit(generation, route, request.headers(), peer, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
     let authority = authority.unwrap_or_else(|| generation.upstream_authority.clone());
-    rewrite(generation, &mut request, authority, &path, caller, public)?;
+    rewrite(generation, &mut request, authority, path, caller, public)?;
     let scrub = |trailers: &mut HeaderMap| {
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
@@ -399,7 +399,7 @@ fn rewrite(
     generation: &Generation,
     request: &mut Request<()>,
     authority: Authority,
-    path: &MethodPath,
+    path: MethodPath,
     caller: Option<&Caller>,
     public: bool,
 ) -> Result<(), NotServed> {

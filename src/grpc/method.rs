@@ -30,6 +30,12 @@ impl MethodPath {
         Some(MethodPath { path: PathAndQuery::try_from(text).ok()?, slash })
     }
 
+    /// The same in a buffer of its own, without what else came with the request.
+    pub fn detached(&self) -> MethodPath {
+        let copy = PathAndQuery::try_from(self.path.as_str()).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+        MethodPath { path: copy, slash: self.slash }
+    }
+
     /// The whole path, `/package.Service/Method`.
     pub fn as_str(&self) -> &str {
         self.path.as_str()

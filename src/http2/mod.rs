@@ -5,6 +5,7 @@ mod authority;
 mod frames;
 mod headers;
 mod io;
+mod outlet;
 mod relay;
 mod standstill;
 mod tap;
@@ -12,19 +13,33 @@ mod tap;
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable};
 pub use io::Io;
-pub use relay::{Broken, Ledgers, Relay, Relayed};
+pub use outlet::{Outlet, Turn};
+pub use relay::{Broken, Relay, Relayed};
 pub use standstill::Standstill;
 pub use tap::{FrameTap, TapState, TimedOut};
 
-/// What one stream may have in flight towards us before it is forwarded, in bytes. It bounds our buffer of one stream.
-pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// What one stream of a client may have in flight towards us before it is forwarded, in bytes; its buffer here, at most.
+pub const CLIENT_STREAM_WINDOW: u32 = 96 * 1024;
 
-/// What one connection may have in flight towards us, in bytes: more than sixteen stalled streams' worth, so that
-/// sixteen peers that do not read never stop the seventeenth on a shared connection.
-pub const CONNECTION_WINDOW: u32 = 17 * STREAM_WINDOW;
+/// What a client connection may have in flight towards us, in bytes: more than sixteen stalled streams' worth. However
+/// many streams it has, its uploads hold no more than that here.
+pub const CLIENT_CONNECTION_WINDOW: u32 = 17 * CLIENT_STREAM_WINDOW;
 
-/// What h2 may queue for one stream before the socket takes it, in bytes.
-pub const SEND_BUFFER: usize = 32 * 1024;
+/// What the answer of one call may have in flight towards us before the client takes it, in bytes; its buffer here, at
+/// most. Smaller than a client's: the upstream is on the same machine, so a window's way there and back is short.
+pub const UPSTREAM_STREAM_WINDOW: u32 = 32 * 1024;
+
+/// What an upstream connection that many clients share may have in flight, in bytes: no bound (RFC 9113 §6.9.1 allows no
+/// more), for what one client does not read would use it up for all. Each stream has its own.
+pub const SHARED_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// What an upstream connection that one client has to itself may have in flight, in bytes: this bounds what its many
+/// calls hold, and sixteen of them that are not read do not stop the seventeenth.
+pub const OWN_CONNECTION_WINDOW: u32 = 17 * UPSTREAM_STREAM_WINDOW;
+
+/// What h2 may queue for one stream before the socket takes it, in bytes: one DATA frame of the usual size. Nothing is
+/// queued at all while the socket takes nothing ([`Outlet`]).
+pub const SEND_BUFFER: usize = 16 * 1024;
 
 /// h2 ends a connection whose small unread DATA frames use up this budget (bytes of framing overhead). We take frames as
 /// they come, so only those of refused and cancelled streams count: set so high that they never end a shared connection

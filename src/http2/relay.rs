@@ -1,10 +1,11 @@
 //! One direction of a call: DATA from one stream to another through one bounded buffer.
 //!
 //! What h2 has received is taken at once (unread small frames would use up the connection's budget), but window is given
-//! back to the sender only for what the receiver's window took: the buffer never exceeds [`super::STREAM_WINDOW`], and a
-//! slow reader slows its writer and nobody else.
+//! back to the sender only for what the receiver's window and socket took: the buffer never exceeds the stream's window,
+//! and a slow reader slows its writer and nobody else.
 
 use super::Standstill;
+use super::outlet::{Outlet, Turn};
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
@@ -46,41 +47,16 @@ pub struct Relay {
     /// Bytes the sink has taken.
     given: u64,
     standstill: Standstill,
-    ledgers: Option<Ledgers>,
+    /// Waits for the sink's connection.
+    turn: Turn,
     kept: Option<Kept>,
     /// Bytes at the front of the backlog that have been given before: their window has been returned.
     again: usize,
 }
 
-/// Where a relay enters what it holds, in bytes: with all others of the same connection, on either side.
-#[derive(Debug, Clone)]
-pub struct Ledgers {
-    /// What came on one connection to the upstream and its clients have not taken.
-    pub upstream: Rc<Cell<usize>>,
-    /// What one client connection has not taken.
-    pub client: Rc<Cell<usize>>,
-}
-
-impl Ledgers {
-    fn enter(&self, before: usize, after: usize) {
-        for ledger in [&self.upstream, &self.client] {
-            ledger.set(ledger.get() + after - before);
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(ledgers) = &self.ledgers {
-            ledgers.enter(self.backlog.len(), 0);
-        }
-    }
-}
-
 impl Relay {
-    /// Relays what `source` receives, and enters what it holds in `ledgers`. A sink that takes nothing for `stalled` while
-    /// bytes wait for it breaks the relay.
-    pub fn new(source: RecvStream, ledgers: Option<Ledgers>, stalled: Duration) -> Relay {
+    /// Relays what `source` receives. A sink that takes nothing for `stalled` while bytes wait for it breaks the relay.
+    pub fn new(source: RecvStream, stalled: Duration) -> Relay {
         Relay {
             source,
             backlog: Backlog::default(),
@@ -89,7 +65,7 @@ impl Relay {
             bytes: 0,
             given: 0,
             standstill: Standstill::new(stalled),
-            ledgers,
+            turn: None,
             kept: None,
             again: 0,
         }
@@ -130,28 +106,27 @@ impl Relay {
         true
     }
 
-    /// Moves what can be moved now. Ready once, when the direction has ended.
-    pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
-        let before = self.backlog.len();
-        let moved = self.relay(cx, sink);
-        if let Some(ledgers) = &self.ledgers {
-            ledgers.enter(before, self.backlog.len());
-        }
-        match moved {
+    /// Moves what can be moved now to `sink`, whose connection writes to `outlet`. Ready once, when the direction has ended.
+    pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>, outlet: &Outlet) -> Poll<Result<Relayed, Broken>> {
+        match self.relay(cx, sink, outlet) {
             Poll::Pending if !self.backlog.is_empty() => self.standstill.poll(cx, self.given).map(|()| Err(Broken::Stalled)),
             moved => moved,
         }
     }
 
-    fn relay(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
+    fn relay(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>, outlet: &Outlet) -> Poll<Result<Relayed, Broken>> {
         loop {
             self.take(cx)?;
             if !self.backlog.is_empty() {
-                let ended = ready!(self.give(cx, sink))?;
-                if ended {
-                    return Poll::Ready(Ok(Relayed::Ended));
+                match self.give(cx, sink, outlet) {
+                    Poll::Ready(Ok(Given::AndEnded)) => return Poll::Ready(Ok(Relayed::Ended)),
+                    Poll::Ready(Ok(Given::All)) => continue, // that returned window, so more may have come
+                    Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                    Poll::Pending => {
+                        self.backlog.settle();
+                        return Poll::Pending;
+                    }
                 }
-                continue; // giving returned window, so more may have come
             }
             if !self.drained {
                 return Poll::Pending;
@@ -180,9 +155,10 @@ impl Relay {
         Ok(())
     }
 
-    /// Sends as much of the backlog as the sink's window takes; true when END_STREAM went with it.
-    fn give(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<bool, Broken>> {
+    /// Sends as much of the backlog as the sink's window takes, while its socket takes anything.
+    fn give(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>, outlet: &Outlet) -> Poll<Result<Given, Broken>> {
         while !self.backlog.is_empty() {
+            ready!(outlet.poll_open(cx, &mut self.turn));
             sink.reserve_capacity(self.backlog.len());
             let capacity = match sink.capacity() {
                 0 => match ready!(sink.poll_capacity(cx)) {
@@ -205,10 +181,10 @@ impl Relay {
             let _ = self.source.flow_control().release_capacity(length - again);
             sent?;
             if last {
-                return Poll::Ready(Ok(true));
+                return Poll::Ready(Ok(Given::AndEnded));
             }
         }
-        Poll::Ready(Ok(false))
+        Poll::Ready(Ok(Given::All))
     }
 
     fn end(&mut self, sink: &mut SendStream<Bytes>) -> Result<Relayed, Broken> {
@@ -220,6 +196,14 @@ impl Relay {
             None => sink.send_data(Bytes::new(), true).map(|()| Relayed::Ended).map_err(|_| Broken::Sink),
         }
     }
+}
+
+/// What became of the backlog.
+enum Given {
+    /// It is sent.
+    All,
+    /// END_STREAM went with it.
+    AndEnded,
 }
 
 /// What one call may keep of its request, in bytes: unary requests, mostly.
@@ -253,17 +237,20 @@ impl Drop for Kept {
     }
 }
 
-/// Chunks below this are joined while they wait, so that a sender of one-byte frames cannot make us hold a thousand
-/// times what its window allows.
-const SMALL: usize = 1024;
+/// Chunks below this are copied together while they wait, in bytes. A chunk is a part of the buffer it was read into, which
+/// is of this size or little more than the chunk, and keeps all of it: so a sender of small frames, with whatever between
+/// them, cannot make us hold a multiple of what its window allows.
+const SMALL: usize = 8 * 1024;
 
 /// Data that has been taken and not yet given, in order.
 #[derive(Debug, Default)]
 struct Backlog {
     chunks: VecDeque<Bytes>,
-    /// The newest data, when it came in small pieces while others waited.
+    /// The newest data, when it came in small pieces while others waited; at most [`SMALL`].
     joined: BytesMut,
     length: usize,
+    /// The first chunk has a buffer of its own.
+    settled: bool,
 }
 
 impl Backlog {
@@ -276,17 +263,25 @@ impl Backlog {
     }
 
     fn push(&mut self, data: Bytes) {
-        if data.is_empty() {
-            return;
-        }
         let waiting = self.length > 0;
         self.length += data.len();
         if waiting && data.len() < SMALL {
-            self.joined.extend_from_slice(&data);
-            return;
+            self.join(&data);
+        } else if !data.is_empty() {
+            self.seal();
+            self.chunks.push_back(data);
         }
-        self.seal();
-        self.chunks.push_back(data);
+    }
+
+    fn join(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let (fits, rest) = data.split_at(data.len().min(SMALL - self.joined.len()));
+            self.joined.extend_from_slice(fits);
+            if self.joined.len() == SMALL {
+                self.seal();
+            }
+            data = rest;
+        }
     }
 
     /// Puts data before everything else.
@@ -294,6 +289,7 @@ impl Backlog {
         if !data.is_empty() {
             self.length += data.len();
             self.chunks.push_front(data);
+            self.settled = false;
         }
     }
 
@@ -303,6 +299,7 @@ impl Backlog {
             self.seal();
         }
         let Some(mut front) = self.chunks.pop_front() else { return Bytes::new() };
+        self.settled = false;
         let data = if front.len() > most {
             let data = front.split_to(most);
             self.chunks.push_front(front);
@@ -314,9 +311,20 @@ impl Backlog {
         data
     }
 
+    /// What is left will wait: a small first chunk lets go of the buffer it came in.
+    fn settle(&mut self) {
+        if !self.settled
+            && let Some(front) = self.chunks.front_mut()
+            && front.len() < SMALL
+        {
+            *front = Bytes::copy_from_slice(front);
+            self.settled = true;
+        }
+    }
+
     fn seal(&mut self) {
         if !self.joined.is_empty() {
-            self.chunks.push_back(self.joined.split().freeze());
+            self.chunks.push_back(std::mem::take(&mut self.joined).freeze());
         }
     }
 }
@@ -342,7 +350,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_backlog_keeps_every_byte_in_order(
-            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..3000), 0usize..4000), 0..20),
+            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..12_000), 0usize..14_000), 0..20),
         ) {
             let (mut backlog, mut expected, mut got) = (Backlog::default(), Vec::new(), Vec::new());
             for (data, most) in steps {
@@ -355,6 +363,9 @@ mod tests {
                 }
                 if most % 3 == 0 {
                     backlog.put_back(got.split_off(got.len() / 2).into());
+                }
+                if most % 5 == 0 {
+                    backlog.settle();
                 }
                 prop_assert_eq!(backlog.len(), expected.len() - got.len());
             }
@@ -370,7 +381,9 @@ mod tests {
         let mut backlog = Backlog::default();
         (0..100_000).for_each(|_| backlog.push(Bytes::from_static(b"x")));
         assert_eq!(backlog.pop(usize::MAX).len(), 1);
-        assert_eq!(backlog.pop(usize::MAX).len(), 99_999);
-        assert!(backlog.is_empty());
+        assert_eq!(backlog.chunks.len(), 99_999 / SMALL);
+        while !backlog.is_empty() {
+            assert!(backlog.pop(usize::MAX).len() <= SMALL);
+        }
     }
 }

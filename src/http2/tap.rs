@@ -5,6 +5,7 @@
 use super::Standstill;
 use super::frames::FrameScanner;
 use super::io::Io;
+use super::outlet::Outlet;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -22,6 +23,9 @@ pub struct TapState {
     going_away: Cell<bool>,
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
+    outlet: Rc<Outlet>,
+    /// Bytes that may still be read before [`TapState::read_on`]; `None` is no bound.
+    allowance: Cell<Option<usize>>,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
     /// HEADERS or DATA has come since this was last asked.
@@ -73,6 +77,20 @@ impl TapState {
         self.written.get()
     }
 
+    /// Whether the socket takes what is written to it.
+    pub fn outlet(&self) -> &Rc<Outlet> {
+        &self.outlet
+    }
+
+    /// Lets an accepted connection read its next part; true when it has read one and waits for that. Nothing else wakes it.
+    pub fn read_on(&self) -> bool {
+        let spent = self.allowance.get() == Some(0);
+        if spent {
+            self.allowance.set(Some(AT_A_TIME));
+        }
+        spent
+    }
+
     /// Which of the tap's own timers ended the connection.
     pub fn timed_out(&self) -> Option<TimedOut> {
         self.timed_out.get()
@@ -116,6 +134,10 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
+/// What is read of a client connection before the calls it has begun get their turn, in bytes. Header lists grow by a
+/// hundred as they are decoded: a burst of them must not be in memory all at once. And nobody waits long for a flood.
+const AT_A_TIME: usize = 64 * 1024;
+
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
 
@@ -144,6 +166,7 @@ impl FrameTap {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
         let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
+        state.allowance.set(Some(AT_A_TIME));
         tap.flood_since = Some((Instant::now(), 0));
         (tap, state)
     }
@@ -162,6 +185,7 @@ impl FrameTap {
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
+        self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(bytes.len())));
         self.scanner.advance(bytes);
         self.state.heard.set(true);
         if std::mem::take(&mut self.scanner.message) {
@@ -222,6 +246,7 @@ impl FrameTap {
 
     /// What came of giving the socket something, which may take its time but not for ever.
     fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
+        self.state.outlet.tried(&given);
         match given {
             Poll::Pending => match self.poll_timer(cx) {
                 Poll::Pending => {
@@ -245,6 +270,9 @@ impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.state.flood.get() {
             return Poll::Pending; // the connection's owner sends it away
+        }
+        if self.state.allowance.get() == Some(0) {
+            return Poll::Pending; // see `TapState::read_on`
         }
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {

@@ -5,12 +5,12 @@ use super::Door;
 use super::lifetime::{Activity, Farewell};
 use super::worker::Worker;
 use crate::http2::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, STREAM_WINDOW, TapState, TimedOut,
+    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, TapState, TimedOut,
 };
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::PeerCertificate;
-use crate::upstream::ClientStream;
+use crate::upstream::{ClientConnection, ClientStream};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -36,8 +36,8 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake, door.stream.stalled);
     let streams = Streams { activity: Rc::default(), most: door.streams, metrics: worker.metrics.clone() };
-    let (resets, unread) = (Rc::default(), Rc::default());
-    let visit = Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), unread };
+    let (resets, shared) = (Rc::default(), ClientConnection::new(state.outlet().clone()));
+    let visit = Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), shared };
     let ended = match settings(&door).handshake(tap).await {
         Ok(connection) => serve_streams(&visit, connection).await,
         Err(error) => Err(error),
@@ -64,8 +64,8 @@ async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<(Io, Opt
 fn settings(door: &Door) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(CLIENT_STREAM_WINDOW)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .max_concurrent_streams(door.streams)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(door.header_bytes.saturating_mul(HEADER_LIST_HEADROOM)).unwrap_or(u32::MAX))
@@ -82,7 +82,7 @@ async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, B
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
+            accepted = accept(&mut connection, &visit.tap) => match accepted {
                 Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, &mut connection),
                 Some(Ok((_, mut respond))) if stay.is_over() => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => visit.begin_call(request, respond),
@@ -158,22 +158,22 @@ struct Visit<'a> {
     tap: Rc<TapState>,
     resets: Rc<ResetWatch>,
     streams: Rc<Streams>,
-    /// Bytes of answers that the client has not taken.
-    unread: Rc<Cell<usize>>,
+    shared: Rc<ClientConnection>,
 }
 
 impl Visit<'_> {
     /// Every stream becomes a task of this worker.
     fn begin_call(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (head, body) = request.into_parts();
-        let client = ClientStream::new(body, respond, self.unread.clone(), self.door.stream);
-        let (proxy, certificate) = (self.worker.proxy.clone(), self.certificate.clone());
-        let call = proxy::call(proxy, Some(self.peer), certificate, Request::from_parts(head, ()), client);
+        let client = ClientStream::new(body, respond, self.shared.clone(), self.door.stream);
         let (resets, began, stream) = (self.resets.clone(), Instant::now(), self.streams.begin());
-        tokio::task::spawn_local(async move {
-            resets.ended(call.await, began);
+        let ended = move |ending| {
+            resets.ended(ending, began);
             drop(stream);
-        });
+        };
+        let (proxy, certificate) = (self.worker.proxy.clone(), self.certificate.clone());
+        let request = Box::new(Request::from_parts(head, ()));
+        tokio::task::spawn_local(proxy::call(proxy, Some(self.peer), certificate, request, client, ended));
     }
 
     fn count_farewell(&self, farewell: Farewell) {
@@ -200,6 +200,21 @@ impl Visit<'_> {
         tracing::debug!(%peer, %error, "a client connection ended");
     }
 }
+
+/// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first.
+async fn accept(connection: &mut Connection<FrameTap, Bytes>, tap: &TapState) -> Option<Result<Incoming, h2::Error>> {
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        tap.outlet().settle();
+        if accepted.is_pending() && tap.read_on() {
+            cx.waker().wake_by_ref();
+        }
+        accepted
+    })
+    .await
+}
+
+type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// The streams in use of one connection, to count how often and how long all of them are: h2 refuses one more by itself
 /// and tells nobody.

@@ -5,7 +5,7 @@
 //! panic is unwinding its task. Without an access log a record allocates nothing.
 
 use super::Telemetry;
-use super::line::Line;
+use super::line::{Line, TEXT_KEPT};
 use super::request_id::RequestId;
 use super::routes::{AuthKind, NO_PROVIDER, Route, RouteMetrics};
 use crate::grpc::{Code, MethodPath};
@@ -47,7 +47,7 @@ struct Told {
     method: Option<MethodPath>,
     user_id: Option<Arc<str>>,
     client_id: Option<Arc<str>>,
-    user_agent: Option<HeaderValue>,
+    user_agent: Option<Box<[u8]>>,
     trace_id: Option<[u8; 32]>,
     detail: Option<String>,
 }
@@ -103,14 +103,14 @@ impl CallRecord {
     /// The well-formed path; any other is never logged.
     pub fn method(&mut self, path: &MethodPath) {
         if let Some(told) = &mut self.told {
-            told.method = Some(path.clone());
+            told.method = Some(path.detached());
         }
     }
 
     /// The `user-agent` field.
     pub fn user_agent(&mut self, value: &HeaderValue) {
         if let Some(told) = &mut self.told {
-            told.user_agent = Some(value.clone());
+            told.user_agent = Some(detached(value));
         }
     }
 
@@ -307,7 +307,7 @@ impl CallRecord {
             line.plain("peer", SocketAddr::new(peer.ip().to_canonical(), peer.port()));
         }
         if let Some(user_agent) = told.and_then(|told| told.user_agent.as_ref()) {
-            line.bytes("user_agent", user_agent.as_bytes());
+            line.bytes("user_agent", user_agent);
         }
         if let Some(trace_id) = told.and_then(|told| told.trace_id.as_ref()) {
             line.bytes("trace_id", trace_id);
@@ -329,6 +329,12 @@ impl Drop for CallRecord {
             self.tell(code, Instant::now());
         }
     }
+}
+
+/// As much of a value as a line shows: the value itself would keep the buffer that the request was read into.
+fn detached(value: &HeaderValue) -> Box<[u8]> {
+    let bytes = value.as_bytes();
+    bytes.get(..TEXT_KEPT).unwrap_or(bytes).into()
 }
 
 struct Times {

@@ -11,6 +11,12 @@ const LONGEST_TEXT: usize = 256;
 /// The same for words of ours about texts of theirs, which are cut already.
 const LONGEST_WORDS: usize = 2048;
 
+/// What more is looked at: two characters, so that the cut never makes an invalid character out of a valid one.
+const BEYOND: usize = 8;
+
+/// As much of a text as a line needs, in bytes.
+pub(super) const TEXT_KEPT: usize = LONGEST_TEXT + BEYOND;
+
 /// A line being written.
 pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
@@ -72,8 +78,7 @@ impl<'a> Line<'a> {
 
 /// At most `longest` bytes of `value`, whole characters only; what is no UTF-8 becomes U+FFFD.
 fn cut(value: &[u8], longest: usize) -> Cow<'_, str> {
-    // Two characters more than are kept, so that the cut never makes an invalid character out of a valid one.
-    let head = value.get(..longest + 8).unwrap_or(value);
+    let head = value.get(..longest + BEYOND).unwrap_or(value);
     match String::from_utf8_lossy(head) {
         Cow::Borrowed(text) => Cow::Borrowed(text.get(..boundary(text, longest)).unwrap_or_default()),
         Cow::Owned(mut text) => {

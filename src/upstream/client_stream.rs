@@ -1,13 +1,14 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use crate::http2::{Relay, Standstill};
+use super::client_connection::{ClientConnection, KeptHead};
+use crate::http2::{Outlet, Relay, Standstill};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub struct ClientStream {
     /// While nothing comes or goes.
     pub(super) idle: Option<Standstill>,
     reply: Reply,
-    /// What this client's connection has not taken of its answers, in bytes.
-    pub(super) unread: Rc<Cell<usize>>,
+    pub(super) connection: Rc<ClientConnection>,
+    kept: Option<KeptHead>,
 }
 
 enum Reply {
@@ -42,16 +43,35 @@ enum Reply {
 }
 
 impl ClientStream {
-    /// A call whose request head has been read; `unread` counts for all calls of its connection.
-    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, unread: Rc<Cell<usize>>, limits: StreamLimits) -> ClientStream {
+    /// A call whose request head has been read.
+    pub fn new(body: RecvStream, respond: SendResponse<Bytes>, connection: Rc<ClientConnection>, limits: StreamLimits) -> ClientStream {
         let StreamLimits { stalled, idle } = limits;
-        let upload = Relay::new(body, None, stalled);
-        ClientStream { upload, stalled, idle: idle.map(Standstill::new), reply: Reply::Awaited(respond), unread }
+        let (upload, idle) = (Relay::new(body, stalled), idle.map(Standstill::new));
+        ClientStream { upload, stalled, idle, reply: Reply::Awaited(respond), connection, kept: None }
     }
 
     /// Bytes of messages that came from the client.
     pub fn bytes_in(&self) -> u64 {
         self.upload.bytes()
+    }
+
+    /// From now on keeps what the client sends, should the call have to be made again, as long as there is little of it.
+    /// `total` counts what all calls of a worker keep of their bodies, in bytes.
+    pub(super) fn keep(&mut self, head: &Request<()>, total: Rc<Cell<usize>>) {
+        self.kept = KeptHead::of(&self.connection, head);
+        self.upload.keep(total);
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
+        self.upload.forget();
+    }
+
+    /// The head of the call as it was, for another attempt, with the body to follow; `None` when not all of it was kept.
+    pub(super) fn rewind(&mut self) -> Option<Box<Request<()>>> {
+        let kept = self.kept.as_ref()?;
+        self.upload.rewind().then(|| kept.head())
     }
 
     /// Ready when the client reset the stream or its connection is gone.
@@ -64,9 +84,8 @@ impl ClientStream {
     }
 
     /// Runs `work` to its end, or until the client is gone.
-    pub async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
+    pub async fn unless_gone<T>(&mut self, mut work: impl Future<Output = T> + Unpin) -> Option<T> {
+        poll_fn(|cx| match Pin::new(&mut work).poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => self.poll_gone(cx).map(|_| None),
         })
@@ -116,9 +135,9 @@ impl ClientStream {
     }
 
     /// Relays DATA into the answer; `head` has been sent.
-    pub(super) fn download<T>(&mut self, relay: impl FnOnce(&mut SendStream<Bytes>) -> Poll<T>) -> Poll<T> {
+    pub(super) fn download<T>(&mut self, relay: impl FnOnce(&mut SendStream<Bytes>, &Outlet) -> Poll<T>) -> Poll<T> {
         match &mut self.reply {
-            Reply::Begun(stream) => relay(stream),
+            Reply::Begun(stream) => relay(stream, &self.connection.outlet),
             Reply::Awaited(_) | Reply::Over => Poll::Pending,
         }
     }

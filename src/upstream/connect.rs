@@ -4,7 +4,7 @@
 use super::addresses::{Addresses, INTERVAL};
 use crate::config::{Limits, Upstream, UpstreamAddress};
 use crate::http2::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, STREAM_WINDOW, TapState,
+    DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, TapState, UPSTREAM_STREAM_WINDOW,
 };
 use bytes::Bytes;
 use h2::PingPong;
@@ -68,23 +68,24 @@ impl Connector {
         self.addresses.left_by(peer)
     }
 
-    pub(super) async fn connect(&self) -> Result<Connected, Unreachable> {
+    /// `window`: what the connection may have in flight towards us, in bytes.
+    pub(super) async fn connect(&self, window: u32) -> Result<Connected, Unreachable> {
         let (address, seconds) = (&self.address, self.timeout.as_secs_f32());
-        match tokio::time::timeout(self.timeout, self.attempt()).await {
+        match tokio::time::timeout(self.timeout, self.attempt(window)).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(why)) => Err(Unreachable(format!("connecting to {address} failed: {why}").into())),
             Err(_) => Err(Unreachable(format!("no HTTP/2 SETTINGS from {address} within connect_timeout ({seconds} s)").into())),
         }
     }
 
-    async fn attempt(&self) -> Result<Connected, String> {
+    async fn attempt(&self, window: u32) -> Result<Connected, String> {
         let (io, peer) = self.dial().await.map_err(|error| error.to_string())?;
         // A server that leaves a header block unfinished is cut off as a client would be.
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
         let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
         let handshake = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(UPSTREAM_STREAM_WINDOW)
+            .initial_connection_window_size(window)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))
             .data_frame_budget(DATA_FRAME_BUDGET)
@@ -171,7 +172,7 @@ mod tests {
         let (health, at) = (UpstreamHealth::Connection, Position::default());
         let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
         let connector = Connector::new(&upstream, None, &Limits::default());
-        let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect());
+        let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect(1 << 20));
         connected.err().unwrap().0.to_string()
     }
 

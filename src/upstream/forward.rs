@@ -1,18 +1,18 @@
 //! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
 //! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
 
+use super::client_connection::ClientConnection;
 use super::client_stream::ClientStream;
 use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Ledgers, Relay, Relayed, Standstill, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -74,24 +74,30 @@ const MOST_RETRIES: usize = 2;
 
 /// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write; that a call may be
 /// made again, when the upstream has surely not seen it, is this function's own affair.
-pub async fn forward(permit: Permit, passage: Passage<'_>, mut request: Request<()>, client: &mut ClientStream) -> Result<Finished, Ended> {
+pub async fn forward(
+    permit: Permit,
+    passage: Passage<'_>,
+    mut request: Box<Request<()>>,
+    client: &mut ClientStream,
+) -> Result<Finished, Ended> {
     drop(permit);
     let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
     let mut timer = Timer(sleep.as_pin_mut());
-    client.upload.keep(passage.pool.kept.clone());
+    client.keep(&request, passage.pool.kept.clone());
     for _ in 0..MOST_RETRIES {
-        let same = request.clone();
-        match attempt(&passage, request, client, &mut timer).await {
-            Err(failed) if failed.unseen && client.upload.rewind() => {
-                passage.record.upstream_retried();
-                request = same;
-            }
-            // The client may have kept what we have not: its library tries again by itself.
-            Err(failed) if failed.unseen => return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)),
-            ended => return ended.map_err(|failed| at_deadline(failed.ended, passage.deadline)),
+        let failed = match attempt(&passage, request, client, &mut timer).await {
+            Ok(finished) => return Ok(finished),
+            Err(failed) => failed,
+        };
+        if !failed.unseen {
+            return Err(at_deadline(failed.ended, passage.deadline));
         }
+        // The client may have kept what we have not: its library tries again by itself.
+        let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
+        passage.record.upstream_retried();
+        request = same;
     }
-    client.upload.forget();
+    client.forget();
     attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
 }
 
@@ -111,12 +117,12 @@ impl From<Ended> for Failed {
 /// Makes the call once.
 async fn attempt(
     passage: &Passage<'_>,
-    request: Request<()>,
+    request: Box<Request<()>>,
     client: &mut ClientStream,
     timer: &mut Timer<'_>,
 ) -> Result<Finished, Failed> {
     let upstream = {
-        let mut opening = pin!(open(passage, request, client.upload.is_empty(), client.unread.clone()));
+        let mut opening = pin!(open(passage, request, client.upload.is_empty(), client.connection.clone()));
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
             Poll::Pending => match opening.as_mut().poll(cx) {
@@ -245,9 +251,15 @@ impl Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: Rc<Cell<usize>>) -> Result<UpstreamStream, Failed> {
+async fn open(
+    passage: &Passage<'_>,
+    request: Box<Request<()>>,
+    last: bool,
+    client: Rc<ClientConnection>,
+) -> Result<UpstreamStream, Failed> {
     let (slot, mut sender) = loop {
-        let slot = passage.pool.slot(&unread).await.map_err(Ended::Unreachable)?;
+        let slot = passage.pool.slot(&client, request.headers()).await.map_err(Ended::Unreachable)?;
+        slot.open(&client, request.headers()).await.map_err(Ended::Unreachable)?;
         let mut sender = slot.sender();
         match poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => break (slot, sender),
@@ -255,7 +267,7 @@ async fn open(passage: &Passage<'_>, request: Request<()>, last: bool, unread: R
         }
     };
     let written = slot.written();
-    let (response, sink) = sender.send_request(request, last).map_err(|error| {
+    let (response, sink) = sender.send_request(*request, last).map_err(|error| {
         slot.condemn();
         Failed { ended: Ended::Lost(error.to_string()), unseen: true }
     })?;
@@ -289,7 +301,7 @@ impl Exchange<'_> {
     /// Client to upstream. An upstream that wants no more may still answer: only its answer ends the call.
     fn upload(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         let Some(sink) = self.upstream.sink.as_mut() else { return Ok(()) };
-        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink) else { return Ok(()) };
+        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink, self.upstream.slot.outlet()) else { return Ok(()) };
         match relayed {
             Ok(Relayed::Ended) | Err(Broken::Sink) => {}
             Ok(Relayed::Trailers(mut trailers)) => {
@@ -311,11 +323,10 @@ impl Exchange<'_> {
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
             let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
-            self.client.upload.forget(); // who has answered has seen the call: it is never made again
+            self.client.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
-            let ledgers = Ledgers { upstream: self.upstream.slot.held(), client: self.client.unread.clone() };
-            let relay = Relay::new(body, Some(ledgers), self.client.stalled);
+            let relay = Relay::new(body, self.client.stalled);
             let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
             let code = unless_at_deadline(code, self.passage.deadline)?;
             self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
@@ -325,7 +336,7 @@ impl Exchange<'_> {
             self.upstream.answer = Answer::Begun { relay, code };
         }
         let Answer::Begun { relay, code } = &mut self.upstream.answer else { return Poll::Pending };
-        let relayed = ready!(self.client.download(|sink| relay.poll(cx, sink)));
+        let relayed = ready!(self.client.download(|sink, outlet| relay.poll(cx, sink, outlet)));
         let bytes_out = relay.bytes();
         match relayed {
             Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {

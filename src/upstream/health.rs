@@ -4,6 +4,7 @@
 use super::connect::{Connected, Connector};
 use crate::config::UpstreamHealth;
 use crate::grpc::{Code, frame_text};
+use crate::http2::OWN_CONNECTION_WINDOW;
 use crate::readiness::ReadinessGuard;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -29,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: Authority, health: UpstreamHealth, guard: ReadinessGuard) {
     let mut was_ready = false;
     loop {
-        match connector.connect().await {
+        match connector.connect(OWN_CONNECTION_WINDOW).await {
             Err(why) => {
                 if std::mem::take(&mut was_ready) {
                     tracing::warn!(reason = %why.0, "the upstream does not answer");

@@ -2,6 +2,7 @@
 //! [`crate::authorization::Permit`].
 
 mod addresses;
+mod client_connection;
 mod client_stream;
 mod connect;
 mod exposure;
@@ -12,6 +13,7 @@ mod pool;
 mod silence;
 mod tended;
 
+pub use client_connection::ClientConnection;
 pub use client_stream::{ClientStream, StreamLimits};
 pub use connect::{Connector, Unreachable};
 pub use exposure_watch::watch_exposure;

@@ -1,13 +1,16 @@
 //! The connections of one worker to the upstream: opened when first needed, shared by its calls, more of them when the
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
+use super::client_connection::{ClientConnection, Share, Waiting};
 use super::connect::{Connected, Connector, Unreachable};
 use super::tended::{State, Tended};
-use crate::http2::{CONNECTION_WINDOW, TimedOut};
+use crate::http2::{OWN_CONNECTION_WINDOW, Outlet, SHARED_CONNECTION_WINDOW, TimedOut};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use h2::client::SendRequest;
+use http::HeaderMap;
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -15,27 +18,25 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// More connections than this are not opened for the sake of an upstream's stream limit; calls then wait for a slot.
+/// More shared connections than this are not opened for the sake of an upstream's stream limit; calls then wait for a slot.
 const MOST_CONNECTIONS: usize = 8;
+
+/// The same for the connections that one client has to itself: each holds a window's worth.
+const MOST_CONNECTIONS_OF_ONE_CLIENT: usize = 2;
 
 /// For this long after a failed attempt calls are refused without another: an upstream that is down is not hammered, and
 /// one that is back is found well within a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// How often a call that waits looks for a connection whose clients have read on.
+/// How often a call that waits looks again by itself: an upstream may allow more streams, or say GOAWAY, without a word.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A connection that holds this much for clients that do not read takes no further calls of clients that do: what is left
-/// of its window is for the calls it has. In bytes.
-const MOST_HELD: usize = CONNECTION_WINDOW as usize / 2;
-
-/// A client connection that leaves this much unread stays where it is: it is not given one connection after the other to
-/// fill. In bytes.
-const MOST_UNREAD: usize = CONNECTION_WINDOW as usize / 2;
-
-/// One worker's connections.
+/// One worker's connections; those all its clients share, or those of one client.
 pub struct Pool {
     connector: Arc<Connector>,
+    most: usize,
+    /// What each may have in flight towards us, in bytes.
+    window: u32,
     live: RefCell<Vec<Rc<Live>>>,
     attempting: Cell<bool>,
     last_failure: RefCell<Option<(Instant, Unreachable)>>,
@@ -50,8 +51,6 @@ pub struct Pool {
 pub(super) struct Live {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
-    /// Bytes received on it that clients have not taken.
-    held: Rc<Cell<usize>>,
     changed: Rc<Notify>,
 }
 
@@ -60,64 +59,88 @@ impl Live {
         !self.state.dead.get() && !self.state.tap.going_away()
     }
 
-    fn has_room(&self, unread: usize) -> bool {
-        let streams = self.state.active.get() < self.sender.current_max_send_streams();
-        streams && (self.held.get() < MOST_HELD || unread >= MOST_UNREAD)
+    fn has_room(&self) -> bool {
+        self.state.active.get() < self.sender.current_max_send_streams()
     }
 }
 
 /// A place on a connection for one call; given back when dropped.
-pub(super) struct Slot(Rc<Live>);
+pub(super) struct Slot {
+    connection: Rc<Live>,
+    /// On a shared connection.
+    _share: Option<Share>,
+}
 
 impl Slot {
-    fn on(connection: &Rc<Live>) -> Slot {
+    fn on(connection: Rc<Live>, share: Option<Share>) -> Slot {
         connection.state.active.set(connection.state.active.get() + 1);
         connection.state.used.set(true);
-        Slot(connection.clone())
+        Slot { connection, _share: share }
     }
 
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.0.sender.clone()
+        self.connection.sender.clone()
     }
 
-    /// Where the relay of this call's answer counts what its client has not taken.
-    pub(super) fn held(&self) -> Rc<Cell<usize>> {
-        self.0.held.clone()
+    /// Towards the upstream.
+    pub(super) fn outlet(&self) -> &Outlet {
+        self.connection.state.tap.outlet()
+    }
+
+    /// Waits until the upstream takes what is written to it: a head that h2 queues is bounded by nothing.
+    pub(super) async fn open(&self, client: &ClientConnection, head: &HeaderMap) -> Result<(), Unreachable> {
+        if self.outlet().is_blocked() {
+            let _waiting = Waiting::of(client, head)?;
+            let mut turn = None;
+            poll_fn(|cx| self.outlet().poll_open(cx, &mut turn)).await;
+        }
+        Ok(())
     }
 
     /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
     pub(super) fn oversized(&self, stream: u32) -> bool {
-        self.0.state.tap.take_oversized(stream)
+        self.connection.state.tap.take_oversized(stream)
     }
 
     /// Bytes its socket has taken so far.
     pub(super) fn written(&self) -> u64 {
-        self.0.state.tap.written()
+        self.connection.state.tap.written()
     }
 
     /// Whether the connection ended because the upstream took nothing on it.
     pub(super) fn stalled(&self) -> bool {
-        self.0.state.tap.timed_out() == Some(TimedOut::Stalled)
+        self.connection.state.tap.timed_out() == Some(TimedOut::Stalled)
     }
 
     /// No further call is to use this connection.
     pub(super) fn condemn(&self) {
-        self.0.state.dead.set(true);
+        self.connection.state.dead.set(true);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.state.active.set(self.0.state.active.get() - 1);
-        self.0.changed.notify_one();
+        self.connection.state.active.set(self.connection.state.active.get() - 1);
+        self.connection.changed.notify_one();
     }
 }
 
 impl Pool {
     /// An empty pool; nothing is opened before the first call.
     pub fn new(connector: Arc<Connector>, metrics: Arc<Metrics>) -> Rc<Pool> {
+        Pool::of(connector, metrics, MOST_CONNECTIONS, SHARED_CONNECTION_WINDOW)
+    }
+
+    /// Connections to the same upstream for one client: what it does not read is bounded by their windows.
+    pub(super) fn for_one_client(&self) -> Rc<Pool> {
+        Pool::of(self.connector.clone(), self.metrics.clone(), MOST_CONNECTIONS_OF_ONE_CLIENT, OWN_CONNECTION_WINDOW)
+    }
+
+    fn of(connector: Arc<Connector>, metrics: Arc<Metrics>, most: usize, window: u32) -> Rc<Pool> {
         Rc::new(Pool {
             connector,
+            most,
+            window,
             live: RefCell::default(),
             attempting: Cell::new(false),
             last_failure: RefCell::default(),
@@ -132,36 +155,51 @@ impl Pool {
         Arc::ptr_eq(&self.connector, connector)
     }
 
-    /// A place for one call on a connection that is up and has room. Calls wait here and not within h2, which ties a call to
-    /// its connection and still sends one that ended while it waited.
-    ///
-    /// `unread` is what the client's connection has not taken.
-    pub(super) async fn slot(self: &Rc<Pool>, unread: &Cell<usize>) -> Result<Slot, Unreachable> {
+    /// Whether both reach the upstream in the same way.
+    pub(super) fn is_like(&self, other: &Pool) -> bool {
+        self.reaches_by(&other.connector)
+    }
+
+    /// A place for one call of `client` on a connection that is up and has room: one of these, or of the client's own. Calls
+    /// wait here and not within h2, which ties a call to its connection and still sends one that ended while it waited.
+    pub(super) async fn slot(self: &Rc<Pool>, client: &Rc<ClientConnection>, head: &HeaderMap) -> Result<Slot, Unreachable> {
+        let mut waiting = None;
         loop {
-            if let Some(slot) = self.free(unread.get()) {
-                return Ok(slot);
+            let (own, share) = client.place(self);
+            let pool = own.as_ref().unwrap_or(self);
+            if let Some(connection) = pool.free() {
+                return Ok(Slot::on(connection, share));
             }
-            let mut changed = pin!(self.changed.notified());
+            drop(share);
+            if waiting.is_none() {
+                waiting = Some(Waiting::of(client, head)?);
+            }
+            let mut changed = pin!(pool.changed.notified());
             // Counts from here: nothing that happens before the wait is missed.
             changed.as_mut().enable();
-            if self.live.borrow().len() < MOST_CONNECTIONS
-                && let Err(why) = self.attempt()
-                && self.live.borrow().iter().all(|connection| connection.state.spent.get())
+            if pool.live.borrow().len() < pool.most
+                && let Err(why) = pool.attempt()
+                && pool.live.borrow().iter().all(|connection| connection.state.spent.get())
             {
                 return Err(why);
             }
-            // A timeout is no error: what clients hold shrinks without a word.
+            // A timeout is no error.
             let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
     }
 
     /// The first connection with room. One whose PINGs are used up is taken only when there may be no other.
-    fn free(&self, unread: usize) -> Option<Slot> {
+    fn free(&self) -> Option<Rc<Live>> {
         let mut live = self.live.borrow_mut();
         live.retain(|connection| connection.is_usable());
-        let last_resort = live.len() >= MOST_CONNECTIONS;
-        let with_room = |spent| live.iter().find(|connection| connection.has_room(unread) && connection.state.spent.get() == spent);
-        with_room(false).or_else(|| last_resort.then(|| with_room(true)).flatten()).map(Slot::on)
+        let last_resort = live.len() >= self.most;
+        let with_room = |spent| live.iter().find(|connection| connection.has_room() && connection.state.spent.get() == spent);
+        with_room(false).or_else(|| last_resort.then(|| with_room(true)).flatten()).cloned()
+    }
+
+    /// Wakes a call that waits here.
+    pub(super) fn look_again(&self) {
+        self.changed.notify_one();
     }
 
     /// Sees to it that an attempt is under way; the error is that of one which has just failed.
@@ -177,7 +215,7 @@ impl Pool {
         let attempt = Attempt::begin(self);
         tokio::task::spawn_local(async move {
             let pool = &attempt.0;
-            let outcome = pool.connector.connect().await.map(|connected| pool.add(connected));
+            let outcome = pool.connector.connect(pool.window).await.map(|connected| pool.add(connected));
             *pool.last_failure.borrow_mut() = outcome.err().map(|why| (Instant::now(), why));
         });
         Ok(())
@@ -186,7 +224,7 @@ impl Pool {
     fn add(self: &Rc<Pool>, connected: Connected) {
         let Connected { sender, driver, pings, tap, peer } = connected;
         let state = State::new(tap);
-        let live = Live { sender, state: state.clone(), held: Rc::default(), changed: self.changed.clone() };
+        let live = Live { sender, state: state.clone(), changed: self.changed.clone() };
         self.live.borrow_mut().push(Rc::new(live));
         let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
         let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
@@ -269,7 +307,7 @@ mod tests {
     }
 
     async fn slot(pool: &Rc<Pool>) -> Slot {
-        pool.slot(&Cell::new(0)).await.unwrap()
+        pool.slot(&ClientConnection::new(Rc::default()), &HeaderMap::new()).await.unwrap()
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -289,11 +327,11 @@ mod tests {
             let now = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
             pool.connector.addresses.publish(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), now]);
             tokio::task::yield_now().await;
-            assert!(Rc::ptr_eq(&old.0, &slot(&pool).await.0), "it is among them");
+            assert!(Rc::ptr_eq(&old.connection, &slot(&pool).await.connection), "it is among them");
             pool.connector.addresses.publish(vec![now]);
-            until(|| !old.0.is_usable()).await;
+            until(|| !old.connection.is_usable()).await;
             let new = slot(&pool).await;
-            assert!(!Rc::ptr_eq(&old.0, &new.0) && service.connections.get() == 2);
+            assert!(!Rc::ptr_eq(&old.connection, &new.connection) && service.connections.get() == 2);
             service.answer.send(true).unwrap();
             assert!(answer.await.is_ok());
             drop(old);
@@ -306,16 +344,16 @@ mod tests {
     fn a_connection_that_cannot_be_asked_whether_it_is_there_is_used_only_when_there_may_be_no_other() {
         with_pool(async |pool, service| {
             let first = slot(&pool).await;
-            first.0.state.spent.set(true);
+            first.connection.state.spent.set(true);
             let mut all = Vec::new();
             for number in 2..=MOST_CONNECTIONS {
                 all.push(slot(&pool).await);
                 assert_eq!(service.connections.get(), number);
-                all.iter().for_each(|slot| slot.0.state.spent.set(true));
+                all.iter().for_each(|slot| slot.connection.state.spent.set(true));
             }
-            assert!(Rc::ptr_eq(&first.0, &slot(&pool).await.0), "there may be no more");
-            all[0].0.state.spent.set(false);
-            assert!(Rc::ptr_eq(&all[0].0, &slot(&pool).await.0), "it has been heard again");
+            assert!(Rc::ptr_eq(&first.connection, &slot(&pool).await.connection), "there may be no more");
+            all[0].connection.state.spent.set(false);
+            assert!(Rc::ptr_eq(&all[0].connection, &slot(&pool).await.connection), "it has been heard again");
         });
     }
 
@@ -323,9 +361,9 @@ mod tests {
     fn when_no_other_can_be_had_the_call_is_told() {
         with_pool(async |pool, _| {
             let first = slot(&pool).await;
-            first.0.state.spent.set(true);
+            first.connection.state.spent.set(true);
             *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
-            assert!(pool.slot(&Cell::new(0)).await.is_err());
+            assert!(pool.slot(&ClientConnection::new(Rc::default()), &HeaderMap::new()).await.is_err());
         });
     }
 }

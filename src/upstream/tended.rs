@@ -2,14 +2,15 @@
 //! upstream's name has moved, and says how it ended.
 
 use super::silence::{Patience, Watched, fell_silent};
-use crate::http2::{FrameTap, TapState};
+use crate::http2::{FrameTap, Outlet, TapState};
 use crate::telemetry::{Metrics, UpstreamEnd};
 use bytes::Bytes;
 use h2::PingPong;
 use h2::client::Connection;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -53,7 +54,7 @@ impl<Left: Future<Output = ()>> Tended<Left> {
     pub(super) async fn tend(self) -> String {
         let Tended { state, driver, pings, peer, left, metrics, changed } = self;
         // A task of its own: what is watched here must not be polled with every frame.
-        let mut driving = tokio::task::spawn_local(driver);
+        let mut driving = tokio::task::spawn_local(drive(driver, state.tap.outlet().clone()));
         let watched = Watched { tap: &state.tap, active: &state.active, spent: &state.spent, metrics: &metrics };
         let (mut silent, mut left) = (pin!(fell_silent(watched, pings, Patience::UPSTREAM)), pin!(left));
         let mut retired = false;
@@ -77,9 +78,20 @@ impl<Left: Future<Output = ()>> Tended<Left> {
         }
         metrics.upstream_connections_ended.inc(end);
         state.dead.set(true);
+        state.tap.outlet().end();
         changed.notify_waiters();
         why
     }
+}
+
+/// Drives a connection, and each time it has done what it could lets those know who wait for its socket.
+async fn drive(mut driver: Connection<FrameTap, Bytes>, outlet: Rc<Outlet>) -> Result<(), h2::Error> {
+    poll_fn(|cx| {
+        let ended = Pin::new(&mut driver).poll(cx);
+        outlet.settle();
+        ended
+    })
+    .await
 }
 
 fn how(ended: Result<Result<(), h2::Error>, JoinError>, retired: bool) -> (UpstreamEnd, String) {

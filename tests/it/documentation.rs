@@ -278,8 +278,10 @@ fn the_numbers_of_the_limits_page_are_those_of_the_code() {
     use ::doorward::http2;
     let page = read("docs/limits.md");
     for (name, bytes) in [
-        ("In flight on one stream", u64::from(http2::STREAM_WINDOW)),
-        ("In flight on one connection", u64::from(http2::CONNECTION_WINDOW)),
+        ("In flight from a client, one stream", u64::from(http2::CLIENT_STREAM_WINDOW)),
+        ("In flight from a client, one connection", u64::from(http2::CLIENT_CONNECTION_WINDOW)),
+        ("In flight from the upstream, one call", u64::from(http2::UPSTREAM_STREAM_WINDOW)),
+        ("In flight from the upstream, one connection of one client", u64::from(http2::OWN_CONNECTION_WINDOW)),
         ("Waiting to be sent, queued for one stream", http2::SEND_BUFFER as u64),
         ("Overhead of unread DATA frames", http2::DATA_FRAME_BUDGET as u64),
         ("Added identity headers", ::doorward::identity_headers::MAX_BYTES as u64),

@@ -179,7 +179,8 @@ async fn resets_before_a_call_is_accepted_are_judged_by_the_same_rule() {
     // A client that gives up a hundred calls at once, before any of them was looked at, is none.
     frames.io.write_all(&burst(1, 100)).await.unwrap();
     assert!(frames.is_alive().await);
-    frames.io.write_all(&burst(201, 2000)).await.unwrap();
+    // Whose end may come while they are written.
+    let _ = frames.io.write_all(&burst(201, 2000)).await;
     // A GOAWAY that crosses frames of ours may be lost with the socket.
     if let Some(goaway) = frames.until(kind::GOAWAY).await {
         assert_eq!(goaway.number(4), u32::from(Reason::ENHANCE_YOUR_CALM));

@@ -1,10 +1,8 @@
 //! Broken and hostile clients: they cost nothing, and nobody else notices.
 
-use crate::harness::frames::{ACK, END_HEADERS, block, grpc_fields};
-use crate::harness::raw_upstream::response;
+use crate::harness::frames::{END_HEADERS, block, grpc_fields};
 use crate::harness::token::bearer;
 use crate::harness::*;
-use bytes::Bytes;
 use h2::Reason;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -325,46 +323,4 @@ async fn connections_beyond_the_limit_are_closed_and_there_is_room_again_afterwa
         assert!(started.elapsed() < PATIENCE, "no room again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// A service whose `Endless` answers without end.
-fn endless() -> RawUpstream {
-    RawUpstream::start(|mut call| async move {
-        if !call.path.ends_with("Endless") {
-            return call.answer("0").await;
-        }
-        let Ok(mut stream) = call.respond.send_response(response(), false) else { return };
-        loop {
-            stream.reserve_capacity(16_384);
-            match std::future::poll_fn(|context| stream.poll_capacity(context)).await {
-                Some(Ok(granted)) => drop(stream.send_data(Bytes::from(vec![0; granted]), false)),
-                _ => return,
-            }
-        }
-    })
-}
-
-#[tokio::test]
-async fn what_a_client_that_never_reads_can_hold_is_bounded_and_freed() {
-    let upstream = endless();
-    let doorward = Site::new().start(&configuration(&upstream.url(), QUICK));
-    // The allocator's first growth is not the client's.
-    drop(Wire::connect(&doorward).await);
-    let before = doorward.resident_kib();
-    // A hundred downloads and a window that promises to read everything; then nothing is read.
-    let mut frames = Frames::connect(&doorward).await;
-    frames.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    frames.send(kind::SETTINGS, 0, 0, &[&4u16.to_be_bytes()[..], &0x7fff_ffffu32.to_be_bytes()].concat()).await;
-    frames.send(kind::SETTINGS, ACK, 0, &[]).await;
-    frames.send(8, 0, 0, &(0x7fff_ffffu32 - 65_535).to_be_bytes()).await;
-    for stream in (1..200).step_by(2) {
-        frames.request(stream, &grpc_fields("/demo.v1.Echo/Endless", &[])).await;
-    }
-    upstream.nth(100);
-    tokio::time::sleep(Duration::from_millis(1000)).await;
-    let held = doorward.resident_kib().saturating_sub(before);
-    assert!(held <= 12 << 10, "{held} KiB held");
-    drop(frames);
-    eventually("the end of its calls", || (doorward.metric("doorward_streams", &[]) == 0.0).then_some(()));
-    works(&doorward).await;
 }

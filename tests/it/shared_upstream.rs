@@ -1,14 +1,16 @@
 //! Connections to the upstream carry the calls of many clients: what one call does to its slot, its window or its stream
 //! is never felt by another.
 
-use crate::harness::frames::grpc_fields;
+use crate::harness::frames::{END_HEADERS, END_STREAM, block, grpc_fields, kind};
 use crate::harness::raw_upstream::{RawCall, response};
+use crate::harness::token::bearer;
 use crate::harness::wire::message;
 use crate::harness::*;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
 use http::{HeaderMap, HeaderValue};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +25,7 @@ const OPEN: &str = "workers: 1\nauthentication: { mode: disabled }\n";
 const MOST_CONNECTIONS: usize = 8;
 
 /// What Doorward takes in for one call whose client does not read, in bytes.
-const STREAM_WINDOW: usize = ::doorward::http2::STREAM_WINDOW as usize;
+const STREAM_WINDOW: usize = ::doorward::http2::UPSTREAM_STREAM_WINDOW as usize;
 
 const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -165,33 +167,141 @@ async fn a_connection_that_does_not_come_up_holds_up_no_call_that_could_have_a_s
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}: they waited for the attempt", started.elapsed());
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_read_stops_nobody_else() {
-    // More than the window of a connection to the upstream holds: seventeen streams' worth.
-    const DOWNLOADS: usize = 20;
-    const HELD: usize = 16 * STREAM_WINDOW;
+/// A service whose `Endless` answers without end, whose `Unread` reads nothing, and which answers all else.
+fn stalling(settings: Builder) -> (RawUpstream, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = sent.clone();
-    let upstream = RawUpstream::start(move |call| {
+    let upstream = RawUpstream::start_at(ANYWHERE, settings, move |mut call| {
         let sent = counted.clone();
-        async move { if call.path.ends_with("Endless") { endless(call, &sent).await } else { call.answer("0").await } }
+        async move {
+            match call.path.rsplit('/').next() {
+                Some("Endless") => endless(call, &sent).await,
+                Some("Unread") => drop(std::future::poll_fn(|context| call.respond.poll_reset(context)).await),
+                _ => call.answer("0").await,
+            }
+        }
     });
+    (upstream, sent)
+}
+
+/// Calls of others: each has a message, an answer, and little time.
+async fn serves(wire: &mut Wire, what: &str) {
+    for number in 0..20 {
+        let answer = wire.call(request("/demo.v1.Echo/Unary", &[("grpc-timeout", "5S")])).await;
+        assert_eq!(answer.refusal(), (0, String::new()), "call {number} {what}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_nobody_else() {
+    /// More than go on the connection that others share.
+    const DOWNLOADS: usize = 70;
+    const SHARED: usize = 32;
+    let (upstream, sent) = stalling(Builder::new());
     let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
     let mut other = Wire::connect(&doorward).await;
+    let (begun_before, mut request_of_it) = other.open(request("/demo.v1.Echo/Unary", &[])).await.unwrap();
+    upstream.reached(1).await;
     let mut hostile = Frames::open(&doorward).await;
     for stream in (1..).step_by(2).take(DOWNLOADS) {
         hostile.request(stream, &grpc_fields("/demo.v1.Echo/Endless", &[])).await;
     }
-    eventually("full windows", || (sent.load(Ordering::Relaxed) >= HELD).then_some(()));
-    // A call that is placed while the windows still fill may share their fate; the next one takes another connection.
-    let mut refusals = Vec::new();
-    for _attempt in 0..5 {
-        refusals.push(other.call(request("/demo.v1.Echo/Unary", &[("grpc-timeout", "1S")])).await.refusal());
-        if refusals.last() == Some(&(0, String::new())) {
-            return;
+    serves(&mut other, "while the windows fill").await;
+    eventually("full windows", || (sent.load(Ordering::Relaxed) >= SHARED * STREAM_WINDOW).then_some(()));
+    serves(&mut other, "with all windows full").await;
+    serves(&mut Wire::connect(&doorward).await, "of a third").await;
+    request_of_it.send_data(message(b""), true).unwrap();
+    assert_eq!(begun_before.await.refusal(), (0, String::new()), "on that connection before anybody stalled");
+}
+
+#[tokio::test]
+async fn sixteen_stalled_downloads_beyond_its_share_do_not_slow_the_same_client() {
+    const DOWNLOADS: usize = 32 + 16;
+    let (upstream, sent) = stalling(Builder::new());
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut windows = h2::client::Builder::new();
+    windows.initial_window_size(16_384).initial_connection_window_size(4 << 20);
+    let mut wire = Wire::connect_with(&doorward, &windows).await;
+    let mut stalled = Vec::new();
+    for _ in 0..DOWNLOADS {
+        let mut ready = wire.send.clone().ready().await.unwrap();
+        let (answer, stream) = ready.send_request(request("/demo.v1.Echo/Endless", &[]), false).unwrap();
+        stalled.push((answer.await.unwrap().into_body(), stream));
+    }
+    eventually("full windows", || (sent.load(Ordering::Relaxed) >= DOWNLOADS * STREAM_WINDOW).then_some(()));
+    serves(&mut wire, "on its own connection").await;
+    serves(&mut Wire::connect(&doorward).await, "of another").await;
+}
+
+#[tokio::test]
+async fn sixteen_stalled_uploads_slow_nobody() {
+    let mut settings = Builder::new();
+    settings.initial_window_size(65_536).initial_connection_window_size(17 * 65_536);
+    let (upstream, _) = stalling(settings);
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut wire = Wire::connect(&doorward).await;
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        let (answer, mut stream) = wire.open(request("/demo.v1.Echo/Unread", &[])).await.unwrap();
+        // More than the window of a stream: the rest waits at the client.
+        stream.send_data(vec![0; 1 << 20].into(), false).unwrap();
+        stalled.push((answer, stream));
+    }
+    upstream.reached(16).await;
+    serves(&mut wire, "on the same connection").await;
+    serves(&mut Wire::connect(&doorward).await, "of another").await;
+    let large = wire.call_with(request("/demo.v1.Echo/Unary", &[]), message(&vec![0; 1_000_000]), None).await;
+    assert_eq!(large.refusal(), (0, String::new()), "there is room for a large one too");
+}
+
+#[tokio::test]
+async fn thousands_of_cancelled_downloads_never_end_the_connection_of_others() {
+    let (upstream, _) = stalling(Builder::new());
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut other = Wire::connect(&doorward).await;
+    let mut ready = other.send.clone().ready().await.unwrap();
+    let (held, _request) = ready.send_request(request("/demo.v1.Echo/Unread", &[]), false).unwrap();
+    let held = tokio::spawn(held);
+    upstream.reached(1).await;
+    let mut wire = Wire::connect(&doorward).await;
+    for _ in 0..20 {
+        let mut answers = Vec::new();
+        for _ in 0..100 {
+            // Doorward cancels them at their deadline, with data on its way.
+            let (answer, _) = wire.open(request("/demo.v1.Echo/Endless", &[("grpc-timeout", "20m")])).await.unwrap();
+            answers.push(tokio::spawn(answer));
+        }
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().refusal().0, 4);
         }
     }
-    panic!("nobody else is served: {refusals:?}");
+    assert!(!held.is_finished(), "another client's call ended");
+    assert!(!doorward.stderr().contains("an upstream connection ended"), "{}", doorward.stderr());
+    serves(&mut wire, "on the same connection").await;
+    serves(&mut other, "of another").await;
+}
+
+#[tokio::test]
+async fn refused_uploads_whose_data_keeps_coming_never_end_a_connection() {
+    let upstream = RawUpstream::echo();
+    let doorward = Site::new().start(&standard(&upstream.url()));
+    let mut frames = Frames::open(&doorward).await;
+    let path = "/demo.v1.Echo/Unary";
+    for stream in (1..).step_by(2).take(100) {
+        frames.send(kind::HEADERS, END_HEADERS, stream, &block(&grpc_fields(path, &[]))).await;
+        assert_eq!(frames.on_stream(stream).await.unwrap().kind, kind::HEADERS, "the refusal");
+        // In all more than the connection's window, in pieces small enough to be suspicious.
+        for _ in 0..128 {
+            frames.send(kind::DATA, 0, stream, &[0; 256]).await;
+        }
+    }
+    let authorization = bearer(json!({}));
+    let head = block(&grpc_fields(path, &[("authorization", &authorization)]));
+    frames.send(kind::HEADERS, END_HEADERS, 1001, &head).await;
+    frames.send(kind::DATA, END_STREAM, 1001, &message(b"x")).await;
+    assert_eq!(frames.on_stream(1001).await.expect("the connection lives").kind, kind::HEADERS);
+    assert!(frames.is_alive().await);
+    assert_eq!(upstream.seen().len(), 1, "the refused ones got nowhere");
 }
 
 #[tokio::test]
