@@ -13,6 +13,7 @@ pub mod config;
 
 pub mod authorization;
 pub mod identity_headers;
+pub mod rate_limits;
 pub mod telemetry;
 pub mod tls;
 

@@ -3,7 +3,7 @@
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
-use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure};
+use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind};
 use crate::authorization::{Denied, Permit, Policy};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
@@ -11,6 +11,7 @@ use crate::grpc::{Code, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, MalformedAuthority, Unacceptable, authority};
 use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
+use crate::rate_limits::RateLimits;
 use crate::refusal::Refusal;
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
 use crate::tls::PeerCertificate;
@@ -36,6 +37,8 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     /// What the upstream is told.
     pub identity_headers: Arc<IdentityHeaders>,
+    /// How often somebody may do something.
+    pub rate_limits: RateLimits,
     /// Our own header limits.
     pub limits: HeaderLimits,
     /// Keep `authorization` and the API-key header on the way to the upstream.
@@ -111,10 +114,11 @@ pub async fn call(
     let snapshot = proxy.snapshot();
     let generation = &snapshot.generation;
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
+    let peer = Peer { address: peer, certificate: certificate.as_deref() };
     let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &snapshot, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
+        outcome = serve_call(&proxy, &snapshot, request, peer, &mut client, &mut record, &caller) => outcome,
         refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
@@ -160,6 +164,13 @@ async fn ended_by_us(proxy: &Proxy, generation: &Generation, caller: &OnceCell<A
     }
 }
 
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy)]
+struct Peer<'a> {
+    address: Option<SocketAddr>,
+    certificate: Option<&'a PeerCertificate>,
+}
+
 /// Why the upstream's own answer was not passed on.
 enum NotServed {
     /// We answer.
@@ -192,7 +203,7 @@ async fn serve_call(
     proxy: &Proxy,
     Snapshot { generation, pool }: &Snapshot,
     mut request: Box<Request<()>>,
-    certificate: Option<&PeerCertificate>,
+    peer: Peer<'_>,
     client: &mut ClientStream,
     record: &mut CallRecord,
     known: &OnceCell<Arc<Caller>>,
@@ -212,7 +223,7 @@ async fn serve_call(
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
             // Pinned here and passed on by reference: by value the call would hold it three times.
-            let admission = pin!(admit(generation, route, request.headers(), certificate, deadline, record));
+            let admission = pin!(admit(generation, route, request.headers(), peer, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
@@ -300,16 +311,16 @@ struct Admitted {
     public: bool,
 }
 
-/// Authentication, then authorization.
+/// Authentication, then authorization, and only then how often: what is refused for another reason does not count.
 async fn admit(
     generation: &Generation,
     route: crate::authorization::Route,
     headers: &HeaderMap,
-    certificate: Option<&PeerCertificate>,
+    peer: Peer<'_>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
+    let authenticated = match authenticate(generation, headers, peer, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -332,6 +343,9 @@ async fn admit(
         Some(refusal) => record.audited(refusal.answer().reason, || refusal.detail()),
         None => record.authorized(),
     }
+    if let Some(caller) = &authenticated.caller {
+        check_rate(generation, caller)?;
+    }
     Ok(Admitted { permit, caller: authenticated.caller, public: false })
 }
 
@@ -339,12 +353,13 @@ async fn admit(
 async fn authenticate(
     generation: &Generation,
     headers: &HeaderMap,
-    certificate: Option<&PeerCertificate>,
+    Peer { address, certificate }: Peer<'_>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
-    let verdict = authenticator.authenticate(headers, certificate, SystemTime::now());
+    let attempts = generation.rate_limits.attempts(address.map(|address| address.ip()));
+    let verdict = authenticator.authenticate(headers, certificate, attempts, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,
@@ -360,9 +375,23 @@ async fn authenticate(
             }
         }
         Ok(Authenticated { caller: None, .. }) => record.authenticated(AuthKind::NONE, &Identity::default()),
-        Err(failure) => record.presented(authenticator.presented(headers, certificate), failure.provider.as_ref()),
+        Err(failure) => {
+            record.presented(authenticator.presented(headers, certificate), failure.provider.as_ref());
+            if let FailureKind::RateLimited(_) = failure.kind {
+                generation.telemetry.metrics.limit_hits.inc(Limit::FailedAuthenticationPerPeer);
+            }
+        }
     }
     Ok(verdict)
+}
+
+/// Anonymous callers have no identity to count by, and public methods are never looked at.
+fn check_rate(generation: &Generation, caller: &Caller) -> Result<(), Refusal> {
+    let counted = generation.rate_limits.count_call(&caller.identity, &caller.rate, std::time::Instant::now);
+    counted.map_err(|over| {
+        generation.telemetry.metrics.limit_hits.inc(Limit::PerIdentity);
+        Refusal::RateLimited(over)
+    })
 }
 
 /// Makes the request that the upstream sees of the one the client sent, in place.

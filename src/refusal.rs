@@ -5,9 +5,11 @@ use crate::authentication::{Failure, FailureKind};
 use crate::authorization::Denied;
 use crate::grpc::{Code, ErrorInfo, encode_details, encode_message};
 use crate::http2::Unacceptable;
+use crate::rate_limits::OverRate;
 use crate::telemetry::RequestId;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use std::time::Duration;
 
 /// The `domain` of our `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "doorward";
@@ -31,6 +33,8 @@ pub enum Refusal {
     Authentication(Failure),
     /// A known caller who may not.
     Authorization(Denied),
+    /// A caller who may, but not so often.
+    RateLimited(OverRate),
     /// The upstream cannot be reached, or its connection was lost.
     UpstreamUnavailable(String),
     /// The upstream reset the stream.
@@ -101,6 +105,7 @@ impl Refusal {
                     grpc(Code::PermissionDenied, "CREDENTIALS_NOT_ACCEPTED", "this method asks for another kind of credentials")
                 }
             },
+            Refusal::RateLimited(_) => RATE_LIMITED,
             Refusal::UpstreamUnavailable(_) => grpc(Code::Unavailable, "UPSTREAM_UNAVAILABLE", "the upstream cannot be reached"),
             Refusal::UpstreamReset(reason) => grpc(Code::from_reset(*reason), "UPSTREAM_RESET", "the upstream reset the stream"),
             Refusal::UpstreamHeaders(_) => grpc(Code::Internal, "UPSTREAM_HEADERS", "the upstream's headers are too large or malformed"),
@@ -120,6 +125,7 @@ impl Refusal {
             }),
             Refusal::Authentication(failure) => Some(failure.detail.clone()),
             Refusal::Authorization(denied) => Some(denied.to_string()),
+            Refusal::RateLimited(over) => Some(over.to_string()),
             Refusal::UpstreamUnavailable(why) => Some(why.clone()),
             Refusal::UpstreamReset(reason) => Some(format!("RST_STREAM: {}", reason.description())),
             Refusal::MethodMalformed => Some("expected a path of /package.Service/Method".to_owned()),
@@ -129,6 +135,17 @@ impl Refusal {
             // The words for everyone say it all.
             Refusal::NotPost | Refusal::NotGrpc | Refusal::Draining | Refusal::Deadline => None,
         }
+    }
+
+    /// For the client: how long to wait. Whole milliseconds, and none too few, so that who waits so long is not refused again.
+    fn retry_after(&self) -> Option<Duration> {
+        let over = match self {
+            Refusal::RateLimited(over) => over,
+            Refusal::Authentication(Failure { kind: FailureKind::RateLimited(over), .. }) => over,
+            _ => return None,
+        };
+        let milliseconds = over.retry_after.as_nanos().div_ceil(1_000_000);
+        Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
     }
 
     /// The answer as a response that ends the stream; with a line of text for those that are not gRPC.
@@ -172,13 +189,17 @@ impl Refusal {
             trailers.insert(HeaderName::from_static(name), value);
         };
         insert("grpc-message", encode_message(answer.words));
-        insert("grpc-status-details-bin", encode_details(code, answer.words, &info));
+        insert("grpc-status-details-bin", encode_details(code, answer.words, &info, self.retry_after()));
         if code == Code::Unauthenticated {
             trailers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         trailers
     }
 }
+
+/// Whichever limit it is: what exactly is limited is the operator's business.
+const RATE_LIMITED: Answer =
+    Answer { status: Status::Grpc(Code::ResourceExhausted), reason: "RATE_LIMITED", words: "too many calls; try again later" };
 
 /// The row of the interface's table for each way authentication fails.
 fn failure_answer(kind: FailureKind) -> Answer {
@@ -204,5 +225,6 @@ fn failure_answer(kind: FailureKind) -> Answer {
             reason: "KEYS_UNAVAILABLE",
             words: "the keys to check the token cannot be had right now",
         },
+        FailureKind::RateLimited(_) => RATE_LIMITED,
     }
 }

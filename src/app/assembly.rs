@@ -1,6 +1,7 @@
 //! From configuration files to rooms that are made and checked, before anything is bound or replaced: what `run` starts
 //! with, what a reload puts in its place, and what `check` and `explain` look at.
 
+use super::likely_mistakes::warn_of_likely_mistakes;
 use crate::authentication::Authenticator;
 use crate::authorization::Policy;
 use crate::config::{self, Config, Problems, ReadFile, Transport, Upstream, UpstreamAddress};
@@ -50,6 +51,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// Makes every room of the configuration; what is wrong with the files it names is added to `problems`. `None` when there
 /// are errors, of this or of an earlier stage.
 fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
+    warn_of_likely_mistakes(config, problems);
     let policy = Arc::new(Policy::compile(&config.authorization, config.authentication.mode, &config.authentication.public_methods));
     let identity_headers = Arc::new(IdentityHeaders::compile(&config.identity_headers));
     let claims: Vec<_> = config.identity_headers.claims.iter().map(|(claim, _)| claim.clone()).collect();

@@ -6,6 +6,7 @@
 mod assembly;
 mod background;
 mod fixed;
+mod likely_mistakes;
 mod reload;
 mod running;
 mod way_down;

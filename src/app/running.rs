@@ -8,6 +8,7 @@ use crate::config::{Config, Limits, Upstream};
 use crate::http2::HeaderLimits;
 use crate::listener::Door;
 use crate::proxy::Generation;
+use crate::rate_limits::RateLimits;
 use crate::telemetry::{AccessLog, AccessLogWriter, Diagnostics, Metrics, RouteMetrics, Telemetry};
 use arc_swap::ArcSwap;
 use std::io;
@@ -43,7 +44,7 @@ impl Running {
         let telemetry = output.telemetry(&config, &surroundings.metrics)?;
         let upstream_watch = look_after_upstream(&config.upstream, &assembly, &surroundings);
         let credentials_watch = look_after_credentials(&assembly.authenticator, config.authentication.revocations.clone(), &surroundings);
-        let (generation, door) = made(&config, assembly, telemetry);
+        let (generation, door) = made(&config, assembly, telemetry, RateLimits::new(&config.rate_limits));
         let running = Running {
             generation: Arc::new(ArcSwap::from_pointee(generation)),
             door: Arc::new(ArcSwap::from_pointee(door)),
@@ -85,7 +86,9 @@ impl Running {
             drop(mem::replace(&mut self.upstream_watch, next));
             self.upstream = config.upstream.clone();
         }
-        let (generation, door) = made(&config, assembly, telemetry);
+        // Nobody has more left because a file was touched.
+        let rate_limits = previous.rate_limits.succeeded_by(&config.rate_limits);
+        let (generation, door) = made(&config, assembly, telemetry, rate_limits);
         self.generation.store(Arc::new(generation));
         if self.fixed.allows_the_door_of(&config) {
             self.door.store(Arc::new(door));
@@ -112,7 +115,7 @@ impl Running {
 }
 
 /// The generation and the door of a configuration.
-fn made(config: &Config, assembly: Assembly, telemetry: Telemetry) -> (Generation, Door) {
+fn made(config: &Config, assembly: Assembly, telemetry: Telemetry, rate_limits: RateLimits) -> (Generation, Door) {
     let Assembly { authenticator, policy, identity_headers, door, connector, upstream_scheme, upstream_authority } = assembly;
     let labels = policy.route_labels();
     let routes: Vec<_> = labels.iter().map(|labels| (&*labels.grpc_service, &*labels.grpc_method, &*labels.rule)).collect();
@@ -121,6 +124,7 @@ fn made(config: &Config, assembly: Assembly, telemetry: Telemetry) -> (Generatio
         authenticator,
         policy,
         identity_headers,
+        rate_limits,
         limits: HeaderLimits { bytes: config.limits.header_bytes, fields: config.limits.header_fields },
         forward_credentials: config.forward_credentials,
         insecure_audit: config.authentication.insecure_audit,

@@ -25,11 +25,17 @@ pub(super) fn verify<W: Witness>(keys: &ApiKeys, key: &[u8], now: SystemTime, wi
         Some(record) => format!("the API key is that of the record {}, client_id {}", record.id, record.client_id),
         None => unknown(key, keys),
     })?;
-    judge(record, now, witness).map_err(|failure| Failure { api_key_id: Some(record.id.clone()), ..failure })?;
+    judge(record, now, witness)?;
     Ok(record.clone())
 }
 
-fn judge<W: Witness>(record: &Record, now: SystemTime, witness: &mut W) -> Result<(), Failure> {
+/// Whether the key of `record` is valid at `now`.
+pub(super) fn judge<W: Witness>(record: &Record, now: SystemTime, witness: &mut W) -> Result<(), Failure> {
+    let judged = judge_dates(record, now, witness);
+    judged.map_err(|failure| Failure { api_key_id: Some(record.id.clone()), ..failure })
+}
+
+fn judge_dates<W: Witness>(record: &Record, now: SystemTime, witness: &mut W) -> Result<(), Failure> {
     let judged = record.check(now);
     let date =
         |date: Option<SystemTime>| date.map_or_else(|| "not set".to_owned(), |date| format!("{}, {}", at(date), relative(date, now)));

@@ -27,7 +27,7 @@ pub(super) struct Verdict {
 
 impl Verdict {
     fn holds_at(&self, now: SystemTime) -> bool {
-        self.token.as_ref().is_none_or(|token| token.holds_at(super::unix_seconds(now)))
+        self.token.as_ref().is_none_or(|token| token.holds_at(super::times::unix_seconds(now)))
             && self.api_key.as_ref().is_none_or(|record| record.check(now).is_ok())
     }
 

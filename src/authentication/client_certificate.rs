@@ -73,6 +73,16 @@ impl ClientCertificates {
         let dns = certificate.dns.iter().take_while(|_| !self.dns.is_empty()).filter_map(|name| self.dns.get(name));
         dns.chain(spiffe).chain(common_name).map(|entry| &**entry).min_by_key(|entry| entry.place)
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.spiffe.is_empty() && self.dns.is_empty() && self.common_name.is_empty()
+    }
+
+    /// The first entry that asks for this name, whatever kind of name it is.
+    pub(super) fn entry_named(&self, name: &str) -> Option<&Entry> {
+        let found = [self.spiffe.get(name), self.dns.get(&name.to_ascii_lowercase()), self.common_name.get(name)];
+        found.into_iter().flatten().map(|entry| &**entry).min_by_key(|entry| entry.place)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Why a call was not authenticated: a kind for the client and the metrics, and words for the operator.
 
+use crate::rate_limits::{Attempts, OverRate};
+use crate::tls::PeerCertificate;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What was wrong; each is one reason of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +25,7 @@ pub enum FailureKind {
     ApiKeyUnknown,
     ApiKeyExpired,
     KeysUnavailable,
+    RateLimited(OverRate),
 }
 
 /// One refusal.
@@ -43,7 +47,36 @@ impl Failure {
         Failure { kind, provider: None, api_key_id: None, detail: detail.into() }
     }
 
+    /// None where one is needed.
+    pub(super) fn missing(certificate: Option<&PeerCertificate>) -> Failure {
+        let detail = match certificate {
+            None => "no credential was presented".to_owned(),
+            Some(certificate) => {
+                let digest = certificate.digest.short();
+                format!(
+                    "no credential was presented but a client certificate, SHA-256 {digest}…, that matches no entry of client_certificates"
+                )
+            }
+        };
+        Failure::new(FailureKind::CredentialsMissing, detail)
+    }
+
+    /// A presented credential that has failed counts against its peer; one that cannot be judged right now does not. Of
+    /// several that were verified at the same time no more than the limit tell what is wrong.
+    pub(super) fn counted(self, attempts: Attempts<'_>) -> Failure {
+        match self.kind {
+            FailureKind::KeysUnavailable => self,
+            _ => attempts.count(Instant::now).map_or_else(Failure::from, |()| self),
+        }
+    }
+
     pub(super) fn of_provider(self, name: &Arc<str>) -> Failure {
         Failure { provider: Some(name.clone()), ..self }
+    }
+}
+
+impl From<OverRate> for Failure {
+    fn from(over: OverRate) -> Failure {
+        Failure::new(FailureKind::RateLimited(over), over.to_string())
     }
 }

@@ -4,7 +4,8 @@
 //! a token is taken apart in `jws` and verified by its `provider` (keys in `jwks` and `remote_key_set`, claims in
 //! `claims`); an API key is looked up in the room `api_keys`; a client certificate, which TLS has verified, is matched in
 //! `client_certificate`; what verified is kept in `cache`, and refused all the same once `revocations` names it. Each check
-//! says what it found and expected to a `witness`, which is nobody but for `explain`.
+//! says what it found and expected to a `witness`, which is nobody but for `explain`; for `test` a caller is supposed
+//! (`suppose`).
 
 mod algorithm;
 mod api_key;
@@ -25,6 +26,7 @@ mod providers;
 mod remote_key_set;
 mod revocations;
 mod revocations_watch;
+mod suppose;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "clippy knows tests by cfg(test) alone")]
 #[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzz targets need only some of it"))]
@@ -43,11 +45,12 @@ pub use revocations::{Revocations, Standing};
 pub use revocations_watch::RevocationsWatch;
 pub use witness::{Outcome, Transcript};
 
-use crate::api_keys::ApiKeys;
+use crate::api_keys::{ApiKeys, Record};
 use crate::authorization::{Grants, Policy};
 use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
+use crate::rate_limits::{Attempts, OwnBucket};
 use crate::telemetry::AuthKind;
 use crate::tls::PeerCertificate;
 use api_key::API_KEYS;
@@ -58,10 +61,11 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jws::Jws;
 use provider::{Validity, VerifiedToken};
 use providers::Providers;
-use revocations::Known;
+use revocations::{Known, TokenStanding};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
+use times::unix_seconds;
 use witness::{NoWitness, Witness, hold};
 
 /// A verified caller and what every call of it needs, computed once for its credentials.
@@ -75,6 +79,8 @@ pub struct Caller {
     pub headers: RenderedHeaders,
     /// What may end a call of it while it runs.
     pub standing: Standing,
+    /// How often it may still call.
+    pub rate: OwnBucket,
 }
 
 /// The result of an authentication that refused nothing.
@@ -166,7 +172,8 @@ impl Authenticator {
     }
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
-    /// never been had, or for the one fetch that an unknown key is worth.
+    /// never been had, or for the one fetch that an unknown key is worth. What fails counts among the `attempts` of the
+    /// peer; when there are too many only credentials that are known already are looked at.
     ///
     /// # Errors
     /// A credential that is present and does not verify, or none where one is needed. The future may be dropped.
@@ -174,15 +181,16 @@ impl Authenticator {
         &self,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
+        attempts: Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
-        self.authenticate_before(&mut NoWitness, request, certificate, now).await
+        self.authenticate_before(&mut NoWitness, request, certificate, attempts, now).await
     }
 
     /// The same, with every step in words; what is wrong beside the first failure, which is the answer, is among them.
     pub async fn explain(&self, request: &HeaderMap, now: SystemTime) -> (Transcript, Result<Authenticated, Failure>) {
         let mut transcript = Transcript::default();
-        let verdict = self.authenticate_before(&mut transcript, request, None, now).await;
+        let verdict = self.authenticate_before(&mut transcript, request, None, Attempts::default(), now).await;
         (transcript, verdict)
     }
 
@@ -191,17 +199,19 @@ impl Authenticator {
         witness: &mut W,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
+        attempts: Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {
             return Ok(Authenticated { caller: None, cache: CacheOutcome::Unused });
         }
-        let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words)?;
+        let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words);
+        let presented = presented.map_err(|failure| failure.counted(attempts))?;
         let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
         let Some(digest) = presented.digest(known.map(|(certificate, _)| &certificate.digest)) else {
             return match (known, self.mode) {
                 (Some((_, entry)), _) => Ok(Authenticated { caller: Some(entry.alone.clone()), cache: CacheOutcome::Unused }),
-                (None, Mode::Required) => Err(witness.fail(missing(certificate))),
+                (None, Mode::Required) => Err(witness.fail(Failure::missing(certificate))),
                 (None, Mode::Optional | Mode::Disabled) => Ok(Authenticated { caller: None, cache: CacheOutcome::Unused }),
             };
         };
@@ -209,8 +219,11 @@ impl Authenticator {
         if let Some(caller) = self.verdicts.caller(&digest, now).filter(known_to_be) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
+        // Before anything is verified: who guesses learns nothing more, and costs nothing more.
+        attempts.check(Instant::now)?;
         // Boxed: most calls find their verdict above, and need not be as large as what makes one.
-        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await?;
+        let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await;
+        let verdict = verdict.map_err(|failure| failure.counted(attempts))?;
         let caller = verdict.caller.clone();
         self.verdicts.keep(digest, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
@@ -314,22 +327,35 @@ impl Authenticator {
         };
         let token = hold(token.transpose(), witness)?;
         let (record, token) = (record?, token?);
-        let (mut identity, validity, standing) = match token {
-            Some(VerifiedToken { identity, validity, standing }) => (identity, Some(validity), Some(standing)),
-            None => (Identity::default(), None, None),
-        };
+        let (token, validity) = token.map(|VerifiedToken { identity, validity, standing }| ((identity, standing), validity)).unzip();
+        let ends = validity.as_ref().and_then(Validity::ends);
+        let caller = Arc::new(self.unite(token, ends, certificate, record.as_deref(), witness)?);
+        Ok(Verdict { caller, token: validity, api_key: record })
+    }
+
+    /// One caller of everything that has verified; `token_ends` is with leeway.
+    fn unite<W: Witness>(
+        &self,
+        token: Option<(Identity, TokenStanding)>,
+        token_ends: Option<SystemTime>,
+        certificate: Option<&Entry>,
+        record: Option<&Record>,
+        witness: &mut W,
+    ) -> Result<Caller, Failure> {
+        let without_token = token.is_none();
+        let (identity, standing) = token.unzip();
+        let mut identity = identity.unwrap_or_default();
         // Whose client_id wins comes last: the key's, else the certificate's, else the token's.
         if let Some(certificate) = certificate {
             certificate.add_to(&mut identity);
         }
-        if let Some(record) = &record {
-            api_key::add(&mut identity, record, presented.token.is_none());
+        if let Some(record) = record {
+            api_key::add(&mut identity, record, without_token);
         }
-        let standing = Standing::new(standing, validity.as_ref().and_then(Validity::ends), record.as_deref());
+        let standing = Standing::new(standing, token_ends, record);
         self.check_revocations(&identity, &standing, witness)?;
         let caller = caller(&self.policy, &self.headers, identity).map_err(|failure| witness.fail(failure))?;
-        let caller = Arc::new(Caller { standing, ..caller });
-        Ok(Verdict { caller, token: validity, api_key: record })
+        Ok(Caller { standing, ..caller })
     }
 
     async fn verify_token<W: Witness>(&self, token: &str, now: SystemTime, witness: &mut W) -> Result<VerifiedToken, Failure> {
@@ -349,7 +375,7 @@ impl Authenticator {
 fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Result<Caller, Failure> {
     let grants = policy.grants(&identity);
     match headers.render(&identity, &grants) {
-        Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default() }),
+        Ok(headers) => Ok(Caller { identity, grants, headers, standing: Standing::default(), rate: OwnBucket::new() }),
         Err(too_large) => Err(of_identity(&identity, Failure::new(FailureKind::TokenClaim, too_large.to_string()))),
     }
 }
@@ -357,22 +383,6 @@ fn caller(policy: &Policy, headers: &IdentityHeaders, identity: Identity) -> Res
 /// A refusal of somebody who is known.
 fn of_identity(identity: &Identity, failure: Failure) -> Failure {
     Failure { provider: identity.provider.clone(), api_key_id: identity.api_key_id.clone(), ..failure }
-}
-
-fn missing(certificate: Option<&PeerCertificate>) -> Failure {
-    let detail = match certificate {
-        None => "no credential was presented".to_owned(),
-        Some(certificate) => {
-            let digest = certificate.digest.short();
-            format!("no credential was presented but a client certificate, SHA-256 {digest}…, that matches no entry of client_certificates")
-        }
-    };
-    Failure::new(FailureKind::CredentialsMissing, detail)
-}
-
-/// Seconds of Unix time as claims count them.
-fn unix_seconds(now: SystemTime) -> f64 {
-    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn load_revocations(config: &config::Authentication, providers: &Providers, api_keys: &ApiKeys, problems: &mut Problems) -> Revocations {

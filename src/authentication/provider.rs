@@ -25,7 +25,7 @@ pub(super) struct Provider {
     pub(super) name: Arc<str>,
     algorithms: Vec<Algorithm>,
     keys: Keys,
-    rules: Rules,
+    pub(super) rules: Rules,
     google: Option<Accounts>,
 }
 
@@ -165,7 +165,8 @@ impl Provider {
         }
     }
 
-    fn identity<W: Witness>(&self, claims: &Claims, witness: &mut W) -> Result<Identity, Failure> {
+    /// Who the claims say the caller is.
+    pub(super) fn identity<W: Witness>(&self, claims: &Claims, witness: &mut W) -> Result<Identity, Failure> {
         let identity = self.rules.identity(&self.name, claims, witness)?;
         if let Some(accounts) = &self.google {
             accounts.check(claims, identity.user_email.as_deref(), witness)?;

@@ -1,7 +1,12 @@
-//! Moments and spans of time in words for an operator.
+//! Moments and spans of time, as claims count them and in words for an operator.
 
 use jiff::Timestamp;
 use std::time::{Duration, SystemTime};
+
+/// A moment as a NumericDate (RFC 7519 §2): seconds of Unix time.
+pub(super) fn unix_seconds(now: SystemTime) -> f64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
 
 /// A NumericDate (RFC 7519 §2) as RFC 3339 writes it; one that no calendar has as the number it is.
 pub(super) fn numeric(seconds: f64) -> String {

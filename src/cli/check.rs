@@ -1,7 +1,7 @@
 //! `doorward check`: what `run` would enforce, or why it would not start.
 
 use super::{Ready, load};
-use crate::config::{Config, Mode, Severity, Transport, UpstreamAddress};
+use crate::config::{Config, Mode, RateLimits, Severity, Transport, UpstreamAddress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ fn summary(ready: &Ready) -> Vec<String> {
     } else {
         lines.extend(ready.assembly.policy.summary());
     }
+    lines.extend(rate_limits(config));
     let warnings = ready.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
     lines.push(format!("the configuration is fine: {warnings} warning{}", if warnings == 1 { "" } else { "s" }));
     lines
@@ -50,6 +51,14 @@ fn upstream(config: &Config) -> String {
             format!("forwards to {address} ({transport})")
         }
     }
+}
+
+/// One line for each that is set.
+fn rate_limits(config: &Config) -> Vec<String> {
+    let RateLimits { per_identity, failed_authentication_per_peer } = config.rate_limits;
+    let calls = per_identity.map(|rate| format!("rate limit: {rate} calls of one identity"));
+    let failures = failed_authentication_per_peer.map(|rate| format!("rate limit: {rate} failed authentications of one peer address"));
+    calls.into_iter().chain(failures).collect()
 }
 
 fn authentication(config: &Config) -> String {

@@ -7,6 +7,7 @@ use crate::authorization::Denied;
 use crate::config::{Config, Mode};
 use crate::grpc::MethodPath;
 use crate::identity::Identity;
+use crate::rate_limits::OwnBucket;
 use crate::refusal::{Refusal, Status};
 use clap::Args;
 use http::header::AUTHORIZATION;
@@ -120,7 +121,9 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
             println!("authentication: taken as passed, for the user and roles given");
             let grants = policy.grants(&identity);
             let headers = assembly.identity_headers.render(&identity, &grants);
-            headers.ok().map(|headers| Arc::new(Caller { identity, grants, headers, standing: Standing::default() }))
+            headers
+                .ok()
+                .map(|headers| Arc::new(Caller { identity, grants, headers, standing: Standing::default(), rate: OwnBucket::new() }))
         }
         None => match authenticate(assembly, headers).await {
             Err(_) if config.authentication.insecure_audit => {
@@ -139,6 +142,9 @@ async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, hea
         decided => drop(decided.map_err(Refusal::Authorization)?),
     }
     if let Some(caller) = &caller {
+        if let Some(rate) = config.rate_limits.per_identity {
+            println!("rate_limits.per_identity: {rate}; how much of it is left only the running proxy knows");
+        }
         for (name, value) in caller.headers.iter() {
             println!("header: {name}: {}", value.to_str().unwrap_or_default());
         }

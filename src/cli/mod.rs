@@ -1,4 +1,4 @@
-//! The command line. Exit codes: 0 fine, 1 failed while running, 2 `explain` refused, 64 wrong usage, 78 bad configuration.
+//! The command line. Exit codes: 0 fine, 1 failed while running or a test that differs, 2 `explain` refused, 64 wrong usage, 78 bad configuration.
 //! Diagnostics go to stderr; stdout is for results and the access log.
 
 mod check;
@@ -7,6 +7,7 @@ mod drain;
 mod explain;
 mod keys;
 mod run;
+mod test;
 
 use crate::app::{self, Assembly, Sources};
 use crate::config::{Config, Problems, Severity};
@@ -14,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Failed while running.
+/// Failed while running; a test differs.
 const FAILED: u8 = 1;
 /// `explain`: the call would be refused.
 const REFUSED: u8 = 2;
@@ -40,6 +41,8 @@ enum Command {
     Check(Files),
     /// The decision for one call, in words
     Explain(explain::Arguments),
+    /// Compare what the configuration decides with a table of expectations: who, method, allowed or the reason of the refusal
+    Test(test::Arguments),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Run(files) => run::run(&files.config),
         Command::Check(files) => check::check(&files.config),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Test(arguments) => test::test(&arguments),
         Command::Keys(command) => keys::keys(command),
         Command::Drain(files) => drain::drain(&files.config),
         Command::Demo { exit } => demo::demo(exit),

@@ -3,7 +3,9 @@
 //! The types here are what the rest of Doorward sees; they are read-only data and carry the position of whatever a room
 //! may still complain about. How they are made is in `resolve`; durations, sizes and their like in `values`.
 
+mod document;
 mod error;
+mod expectations;
 mod files;
 mod load;
 mod merge;
@@ -18,6 +20,7 @@ mod values;
 mod watch;
 
 pub use error::{Position, Problem, Problems, Severity};
+pub use expectations::{Expectation, Who, read_expectations};
 pub use load::{Loaded, ReadFile, Source, Surroundings, load, load_from};
 pub use revocations::{Revocation, read_revocations};
 pub use watch::{Change, FileWatch};
@@ -50,6 +53,8 @@ pub struct Config {
     pub forward_credentials: bool,
     /// Bounds on what peers may use up.
     pub limits: Limits,
+    /// How often somebody may do something.
+    pub rate_limits: RateLimits,
     /// The plaintext port for probes and metrics.
     pub operations: SocketAddr,
     /// What is written where.
@@ -607,6 +612,56 @@ impl Default for Limits {
             drain_delay: Duration::from_secs(5),
             drain: Duration::from_secs(20),
         }
+    }
+}
+
+/// Local rate limits; `None`: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Calls of one identity that are forwarded.
+    pub per_identity: Option<Rate>,
+    /// Presented credentials of one peer that do not verify.
+    pub failed_authentication_per_peer: Option<Rate>,
+}
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// From one to a million.
+    pub count: u32,
+    /// In what time.
+    pub per: RateUnit,
+}
+
+/// The unit of a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum RateUnit {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl RateUnit {
+    /// How long it is.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(match self {
+            RateUnit::Second => 1,
+            RateUnit::Minute => 60,
+            RateUnit::Hour => 3600,
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    /// `100/s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per {
+            RateUnit::Second => 's',
+            RateUnit::Minute => 'm',
+            RateUnit::Hour => 'h',
+        };
+        write!(f, "{}/{unit}", self.count)
     }
 }
 

@@ -3,11 +3,9 @@
 //! Read with the configuration's own reader, so that an entry that is wrong has its place; also while the proxy runs,
 //! because a change of this file counts at once. Not here: what an entry means for a call (`authentication`).
 
-use super::merge::merge;
-use super::section::{Field, Origin, Reader, Section};
-use super::{InputFile, Position, Problems, node};
-use std::cell::RefCell;
-use std::path::PathBuf;
+use super::document::read_document;
+use super::section::{Field, Section};
+use super::{InputFile, Position, Problems};
 use std::time::SystemTime;
 
 /// One entry of the file.
@@ -45,25 +43,7 @@ pub fn read_revocations(file: &InputFile, problems: &mut Problems) -> Vec<(Revoc
     if bytes.is_empty() {
         return Vec::new(); // which has been reported where it was read
     }
-    let name = file.path.display().to_string();
-    let whole = Position { file: name.as_str().into(), ..Position::default() };
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        problems.error(&whole, "it is not UTF-8");
-        return Vec::new();
-    };
-    let root = match node::parse(text, 0) {
-        Ok(root) => root,
-        Err(error) => {
-            problems.error(&Position { line: error.line, column: error.column, ..whole }, error.message);
-            return Vec::new();
-        }
-    };
-    let origins = [Origin { name: name.as_str().into(), base: PathBuf::new() }];
-    // One problem, one list: what the reader finds joins the caller's problems at the end.
-    let reader = Reader { origins: &origins, env: &|_| None, problems: RefCell::new(std::mem::take(problems)), files: RefCell::default() };
-    let read = merge(&reader, [root]).map(|root| entries(&Field::root(&reader, &root))).unwrap_or_default();
-    *problems = reader.problems.into_inner();
-    read
+    read_document(&file.path.display().to_string(), bytes, problems, entries).unwrap_or_default()
 }
 
 fn entries(root: &Field) -> Vec<(Revocation, Position)> {

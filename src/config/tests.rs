@@ -90,6 +90,7 @@ fn the_least_configuration_has_the_defaults_of_the_interface() {
     assert_eq!((connections, streams, header_bytes, header_fields), (10_000, 1000, 16_384, 100));
     assert_eq!([handshake, stalled, drain_delay, drain].map(|d| d.as_secs()), [10, 300, 5, 20]);
     assert_eq!([stream_idle, connection_idle, connection_age].map(|d| d.map(|d| d.as_secs())), [None, Some(3600), None]);
+    assert_eq!(config.rate_limits, RateLimits::default());
     let headers = &config.identity_headers;
     let names = [
         &headers.user_id,
@@ -129,10 +130,13 @@ fn every_form_of_a_value_is_understood() {
         "{HEAD}workers: 2\nversion: 1\n{JWT}    max_lifetime: none\n  mode: optional\n\
          authorization:\n  roles: {{r: ['a:*']}}\n  methods:\n    /a.B/C: a:b\n    /a.B/*: [a:b, a:c]\n    /a.*: {{any_of: [a:b], from: [corp]}}\n    /b.*: anyone\n    /c.*: {{from: [corp]}}\n\
          limits: {{drain: 0s, header_bytes: 1MiB, stream_idle: none, connection_age: none}}\n\
+         rate_limits: {{per_identity: 100/s, failed_authentication_per_peer: none}}\n\
          identity_headers: {{user_name: none, provider: auth_provider, claims: {{a.b: user_name}}}}\n",
     ));
     assert_eq!((config.workers, config.limits.drain.as_secs(), config.limits.header_bytes), (2, 0, 1 << 20));
     assert_eq!(config.identity_headers.user_name, None);
+    let per_identity = Some(Rate { count: 100, per: RateUnit::Second });
+    assert_eq!(config.rate_limits, RateLimits { per_identity, failed_authentication_per_peer: None });
     assert_eq!(config.identity_headers.claims[0].0, ClaimPath("a.b".into()));
     let rules: Vec<&Rule> = config.authorization.methods.iter().map(|method| &method.rule).collect();
     let caller = |any_of: &[&str], from: &[&str]| Rule::Caller {
@@ -239,7 +243,10 @@ fn bad_sections() {
         ("limits: {connection_age: 0s}", "3:26: limits.connection_age", "our word is none"),
         ("limits: {connection_idle: 5}", "3:27: limits.connection_idle", "a unit is missing"),
         ("limits: {stalled: none}", "3:19: limits.stalled", "expected a duration"),
-        ("rate_limits: {per_identity: 100/s}", "3:1: rate_limits", "not in this version"),
+        ("rate_limits: {per_identity: 100}", "3:29: rate_limits.per_identity", "found the number 100, expected a rate such as 100/s"),
+        ("rate_limits: {per_identity: 0/s}", "3:29: rate_limits.per_identity", "at least 1"),
+        ("rate_limits: {per_identity: false}", "3:29: rate_limits.per_identity", "our word is none"),
+        ("rate_limits: {failed_authentication_per_peer: 10/d}", "3:47: rate_limits.failed_authentication_per_peer", "units are s, m and h"),
         ("rate_limits: {per_identiti: 100/s}", "3:15: rate_limits.per_identiti", "did you mean \"per_identity\"?"),
         ("operations: {address: 9902}", "3:23: operations.address", "found the number 9902, expected an address and port"),
         ("operations: {address: ':9902'}", "3:23: operations.address", "address before the port is missing"),

@@ -1,7 +1,7 @@
 //! The texts of a configuration that mean a value: durations, sizes, addresses, URLs, header names. Pure; each says in
 //! its error what is wrong, and none of them quotes what it was given: it may hold a password.
 
-use super::{HttpsUrl, UpstreamAddress};
+use super::{HttpsUrl, Rate, RateUnit, UpstreamAddress};
 use http::{HeaderName, Uri};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 pub(super) const A_DURATION: &str = "a duration such as 250ms, 30s, 10m or 24h";
 pub(super) const A_SIZE: &str = "a size such as 16KiB or 1MiB";
+pub(super) const A_RATE: &str = "a rate such as 100/s, 10/m or 5/h, or none";
 pub(super) const AN_ADDRESS: &str = "an address and port such as 0.0.0.0:8443 or [::]:8443";
 pub(super) const AN_UPSTREAM: &str = "http://host:port, https://host:port or unix:/path";
 pub(super) const A_URL: &str = "an https:// URL (http:// only to loopback)";
@@ -51,6 +52,33 @@ pub(super) fn size(text: &str) -> Parsed<usize> {
         _ => return Err("units are KiB and MiB"),
     };
     digits.parse().ok().and_then(|number: usize| number.checked_mul(factor)).ok_or("it is too large")
+}
+
+/// More than this is no limit, and finer than clocks are.
+const MOST_OFTEN: u32 = 1_000_000;
+
+/// `100/s`, `10/m`, `5/h`; `none`.
+pub(super) fn rate(text: &str) -> Parsed<Option<Rate>> {
+    let (count, unit) = match text.split_once('/') {
+        Some(parts) => parts,
+        None if text == "none" => return Ok(None),
+        None if matches!(text, "off" | "never" | "no" | "disabled") => return Err("our word is none"),
+        None => return Err(""),
+    };
+    let per = match unit {
+        "s" => RateUnit::Second,
+        "m" => RateUnit::Minute,
+        "h" => RateUnit::Hour,
+        _ => return Err("units are s, m and h"),
+    };
+    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("a whole number stands before the /");
+    }
+    match count.parse() {
+        Ok(0) => Err("at least 1; who may not call at all is a matter of authorization"),
+        Ok(count) if count <= MOST_OFTEN => Ok(Some(Rate { count, per })),
+        _ => Err("at most 1000000"),
+    }
 }
 
 /// `spiffe://trust-domain/path`, to the letter of the SPIFFE ID specification (§2): anything else would match no certificate.
@@ -299,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn rates_have_a_number_and_a_unit() {
+        for (text, count, per) in [
+            ("100/s", 100, RateUnit::Second),
+            ("1/m", 1, RateUnit::Minute),
+            ("1000000/h", 1_000_000, RateUnit::Hour),
+            ("007/s", 7, RateUnit::Second),
+        ] {
+            assert_eq!(rate(text), Ok(Some(Rate { count, per })), "{text}");
+        }
+        assert_eq!(Rate { count: 10, per: RateUnit::Minute }.to_string(), "10/m");
+        assert_eq!(rate("none"), Ok(None));
+        let bad = ["", "/", "/s", "100", "100/", "0/s", "-1/s", "+1/s", "1.5/s", "1 /s", "1/ s", "1/S", "1/d", "1/1s", "off"];
+        for bad in bad.into_iter().chain(["1000001/s", "99999999999/s"]) {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn upstreams_are_tcp_or_unix() {
         let tcp = |host: &str, port, https| Ok(UpstreamUrl { address: UpstreamAddress::Tcp { host: host.into(), port }, https });
         let unix = |path: &str| Ok(UpstreamUrl { address: UpstreamAddress::Unix(path.into()), https: false });
@@ -401,7 +447,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,40}") {
-            let _ = (duration(&text), size(&text), socket_address(&text), upstream(&text), https_url(&text), header_name(&text), shown(&text));
+            let _ = (duration(&text), size(&text), rate(&text), socket_address(&text), upstream(&text), https_url(&text), header_name(&text), shown(&text));
         }
     }
 }

@@ -6,13 +6,24 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Appends one length-delimited field; `number` is below 16.
 pub(crate) fn append_field(out: &mut Vec<u8>, number: u8, content: &[u8]) {
     out.push(number << 3 | 2);
-    let mut length = content.len();
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
+    append_varint(out, content.len() as u64);
     out.extend_from_slice(content);
+}
+
+/// Appends one number that is not negative, left out when zero as protobuf has it; `number` is below 16.
+pub(crate) fn append_number(out: &mut Vec<u8>, number: u8, value: u64) {
+    if value > 0 {
+        out.push(number << 3);
+        append_varint(out, value);
+    }
+}
+
+fn append_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 /// One uncompressed gRPC message whose field 1 is `text`, left out when empty as protobuf has it. `text` is far below

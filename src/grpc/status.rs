@@ -1,10 +1,12 @@
 //! The status a call ends with: percent-encoded `grpc-message` (PROTOCOL-HTTP2.md, "Status-Message") and the
-//! `google.rpc.Status` with one `google.rpc.ErrorInfo` that goes into `grpc-status-details-bin`.
+//! `google.rpc.Status` with a `google.rpc.ErrorInfo`, and sometimes a `google.rpc.RetryInfo`, that goes into
+//! `grpc-status-details-bin`.
 
 use super::Code;
-use super::message::append_field;
+use super::message::{append_field, append_number};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use std::time::Duration;
 
 /// `google.rpc.ErrorInfo` (google/rpc/error_details.proto), borrowed for encoding.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +37,9 @@ pub fn encode_message(text: &str) -> String {
     out
 }
 
-/// The value of `grpc-status-details-bin`: a serialised `google.rpc.Status`, base64 without padding.
-pub fn encode_details(code: Code, message: &str, info: &ErrorInfo<'_>) -> String {
+/// The value of `grpc-status-details-bin`: a serialised `google.rpc.Status`, base64 without padding. With `retry_after` it
+/// has a `google.rpc.RetryInfo` too (google/rpc/error_details.proto): not to be tried again any sooner.
+pub fn encode_details(code: Code, message: &str, info: &ErrorInfo<'_>, retry_after: Option<Duration>) -> String {
     let mut error_info = Vec::with_capacity(128);
     append_field(&mut error_info, 1, info.reason.as_bytes());
     append_field(&mut error_info, 2, info.domain.as_bytes());
@@ -46,16 +49,26 @@ pub fn encode_details(code: Code, message: &str, info: &ErrorInfo<'_>) -> String
         append_field(&mut entry, 2, value.as_bytes());
         append_field(&mut error_info, 3, &entry);
     }
-    let mut any = Vec::with_capacity(error_info.len() + 64);
-    append_field(&mut any, 1, b"type.googleapis.com/google.rpc.ErrorInfo");
-    append_field(&mut any, 2, &error_info);
-
-    let mut status = Vec::with_capacity(any.len() + message.len() + 16);
-    status.push(1 << 3); // field 1, varint: the code, always below 128
-    status.push(code as u8);
+    let mut status = Vec::with_capacity(error_info.len() + message.len() + 128);
+    append_number(&mut status, 1, code as u64);
     append_field(&mut status, 2, message.as_bytes());
-    append_field(&mut status, 3, &any);
+    append_any(&mut status, "google.rpc.ErrorInfo", &error_info);
+    if let Some(delay) = retry_after {
+        let (mut duration, mut retry_info) = (Vec::new(), Vec::new());
+        append_number(&mut duration, 1, delay.as_secs());
+        append_number(&mut duration, 2, delay.subsec_nanos().into());
+        append_field(&mut retry_info, 1, &duration);
+        append_any(&mut status, "google.rpc.RetryInfo", &retry_info);
+    }
     STANDARD_NO_PAD.encode(status)
+}
+
+/// One of the `details` of a status: a `google.protobuf.Any`.
+fn append_any(status: &mut Vec<u8>, name: &str, message: &[u8]) {
+    let mut any = Vec::with_capacity(message.len() + 64);
+    append_field(&mut any, 1, format!("type.googleapis.com/{name}").as_bytes());
+    append_field(&mut any, 2, message);
+    append_field(status, 3, &any);
 }
 
 #[cfg(test)]
@@ -71,11 +84,15 @@ mod tests {
     #[test]
     fn details_are_a_serialised_google_rpc_status() {
         let info = ErrorInfo { reason: "R", domain: "doorward", metadata: &[("request_id", "x")] };
-        let bytes = STANDARD_NO_PAD.decode(encode_details(Code::Unauthenticated, "no", &info)).unwrap();
+        let bytes = STANDARD_NO_PAD.decode(encode_details(Code::Unauthenticated, "no", &info, None)).unwrap();
         let mut expected = b"\x08\x10\x12\x02no\x1a".to_vec();
         let any = b"\x0a\x28type.googleapis.com/google.rpc.ErrorInfo\x12\x1e\x0a\x01R\x12\x08doorward\x1a\x0f\x0a\x0arequest_id\x12\x01x";
         expected.push(any.len() as u8);
         expected.extend_from_slice(any);
         assert_eq!(bytes, expected);
+        let details = encode_details(Code::Unauthenticated, "no", &info, Some(Duration::new(300, 7)));
+        let retry = b"\x1a\x33\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x07\x0a\x05\x08\xac\x02\x10\x07";
+        expected.extend_from_slice(retry);
+        assert_eq!(STANDARD_NO_PAD.decode(details).unwrap(), expected);
     }
 }

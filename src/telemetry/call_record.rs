@@ -166,7 +166,8 @@ impl CallRecord {
     fn check_failed(&mut self, reason: &'static str, detail: impl FnOnce() -> Option<String>) {
         match reason {
             "PERMISSION_MISSING" | "METHOD_NOT_ALLOWED" | "CREDENTIALS_NOT_ACCEPTED" => self.authorization.set(Verdict::Failed(reason)),
-            "KEYS_UNAVAILABLE" => self.authentication.set(Verdict::Failed(reason)),
+            // Of a caller that had passed it changes nothing.
+            "KEYS_UNAVAILABLE" | "RATE_LIMITED" => self.authentication.set(Verdict::Failed(reason)),
             _ if ["CREDENTIALS_", "TOKEN_", "API_KEY_"].iter().any(|check| reason.starts_with(check)) => {
                 self.authentication.set(Verdict::Failed(reason));
             }

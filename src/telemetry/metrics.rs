@@ -44,6 +44,10 @@ pub enum Limit {
     ConnectionIdle,
     /// `limits.connection_age`.
     ConnectionAge,
+    /// `rate_limits.per_identity`.
+    PerIdentity,
+    /// `rate_limits.failed_authentication_per_peer`.
+    FailedAuthenticationPerPeer,
 }
 
 impl Word for Limit {
@@ -59,6 +63,8 @@ impl Word for Limit {
         Limit::Stalled,
         Limit::ConnectionIdle,
         Limit::ConnectionAge,
+        Limit::PerIdentity,
+        Limit::FailedAuthenticationPerPeer,
     ];
 
     fn word(self) -> &'static str {
@@ -74,6 +80,8 @@ impl Word for Limit {
             Limit::Stalled => "stalled",
             Limit::ConnectionIdle => "connection_idle",
             Limit::ConnectionAge => "connection_age",
+            Limit::PerIdentity => "per_identity",
+            Limit::FailedAuthenticationPerPeer => "failed_authentication_per_peer",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 11] = [
     &["bell", "grpc", "http2", "identity", "quote", "secret", "drain", "readiness"],
     &["config"],
-    &["telemetry", "tls", "authorization", "storage"],
+    &["telemetry", "tls", "authorization", "rate_limits", "storage"],
     &["identity_headers", "api_keys", "usage", "upstream"],
     &["authentication", "issuer"],
     &["refusal"],

@@ -30,7 +30,7 @@ impl Desk {
 fn help_is_complete_and_version_is_told() {
     let help = command(&["--help"], "");
     assert_eq!(help.status.code(), Some(0));
-    for name in ["run", "check", "explain", "keys", "drain", "demo"] {
+    for name in ["run", "check", "explain", "test", "keys", "drain", "demo"] {
         assert!(said(&help).contains(name), "{name}");
         let output = command(&[name, "--help"], "");
         assert_eq!(output.status.code(), Some(0), "{name}");
@@ -42,9 +42,17 @@ fn help_is_complete_and_version_is_told() {
 
 #[test]
 fn wrong_usage_is_64() {
-    for arguments in
-        [&["run"][..], &[], &["nonsense"], &["check", "--confg", "x"], &["explain", "--config", "x"], &["keys"], &["run", "--config"]]
-    {
+    for arguments in [
+        &["run"][..],
+        &[],
+        &["nonsense"],
+        &["check", "--confg", "x"],
+        &["explain", "--config", "x"],
+        &["test", "--config", "x"],
+        &["test", "x.yaml"],
+        &["keys"],
+        &["run", "--config"],
+    ] {
         assert_eq!(command(arguments, "").status.code(), Some(64), "{arguments:?}: {}", said(&command(arguments, "")));
     }
 }

@@ -290,6 +290,8 @@ fn the_numbers_of_the_limits_page_are_those_of_the_code() {
         let row = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("no row for {name}"));
         assert!(row.contains(&format!("| {size} |")), "{size} in {row}");
     }
+    let buckets = format!("| Buckets of each limit | {} |", ::doorward::rate_limits::MOST_BUCKETS);
+    assert!(page.contains(&buckets), "{buckets}");
 }
 
 #[test]

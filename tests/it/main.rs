@@ -35,7 +35,9 @@ mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health
 mod paths_and_authority; // what is decided on is what the upstream sees
 mod peers; // every gRPC client with every gRPC server
+mod policy_tests; // `doorward test`
 mod protocol; // early answers, half-closed streams, resets, deadlines: as it is on the wire
+mod rate_limits; // how often a caller may call, and a peer fail
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod refusal_reasons; // the same reason in answer, log, metric and explanation
 mod reload; // files that change while Doorward runs

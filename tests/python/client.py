@@ -4,8 +4,8 @@ run at the same time as their neighbours.
 
 A call:   {method, metadata: [[name, text]] (`-bin` values in base64), messages: [text | {size}] (default one empty message),
            timeout: seconds, gzip: bool, cancel_after: seconds, lockstep: bool (bidirectional: the next message only after the last answer)}
-A result: {code, details, initial, trailing, messages: [text | {size, sha256}], reason, domain, error_metadata, seconds}
-`reason` and its neighbours come out of grpc-status-details-bin by Google's own parsers (grpc_status, error_details_pb2).
+A result: {code, details, initial, trailing, messages: [text | {size, sha256}], reason, domain, error_metadata, retry_delay, seconds}
+`retry_delay` is in seconds. `reason` and its neighbours come out of grpc-status-details-bin by Google's own parsers (grpc_status, error_details_pb2).
 """
 
 import base64
@@ -99,6 +99,9 @@ def perform(channel, call):
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info):
                 result |= {"reason": info.reason, "domain": info.domain, "error_metadata": dict(info.metadata)}
+            retry = error_details_pb2.RetryInfo()
+            if detail.Unpack(retry):
+                result["retry_delay"] = retry.retry_delay.ToTimedelta().total_seconds()
     except (ValueError, DecodeError):
         # Details of the service's own making need not be a google.rpc.Status that agrees with the status.
         pass

@@ -164,7 +164,7 @@ mod tests {
 
     fn refusal() -> Answer {
         let info = ErrorInfo { reason: "TOKEN_EXPIRED", domain: "doorward", metadata: &[("request_id", "x")] };
-        let details = encode_details(Code::Unauthenticated, "expired", &info);
+        let details = encode_details(Code::Unauthenticated, "expired", &info, None);
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "16".parse().unwrap());
         trailers.insert("grpc-message", "expired".parse().unwrap());

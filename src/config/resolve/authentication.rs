@@ -89,7 +89,18 @@ fn mode(field: &Field) -> Mode {
 
 fn public_methods(field: &Field) -> Vec<MethodPattern> {
     let items = field.items("a list of method patterns such as /grpc.health.v1.Health/*").unwrap_or_default();
-    items.iter().filter_map(|item| item.parse("a method pattern", parse_pattern)).collect()
+    items.iter().filter_map(public_method).collect()
+}
+
+/// Of gRPC's own services (health, reflection) all versions may well be meant.
+fn public_method(item: &Field) -> Option<MethodPattern> {
+    let pattern = item.parse("a method pattern", parse_pattern)?;
+    if let MethodPattern::Package(package) = &pattern
+        && package.split('.').next() != Some("grpc")
+    {
+        item.warning("every method of every service in this package is public, also those to come; name the services that are meant");
+    }
+    Some(pattern)
 }
 
 pub(super) fn parse_pattern(text: &str) -> Result<MethodPattern, &'static str> {

@@ -1,8 +1,8 @@
 //! `limits`, `rate_limits` and `log`.
 
 use crate::config::section::{Field, Section};
-use crate::config::values::{A_SIZE, size};
-use crate::config::{Limits, Log, LogLevel};
+use crate::config::values::{A_RATE, A_SIZE, rate, size};
+use crate::config::{Limits, Log, LogLevel, RateLimits};
 use std::time::Duration;
 
 /// A header list larger than this is beyond what HTTP/2 peers accept, and what a connection's memory bound allows.
@@ -45,14 +45,12 @@ fn duration_or_none(field: &Field, default: Option<Duration>) -> Option<Duration
     if field.is_set() { field.duration_or_none() } else { default }
 }
 
-pub(super) fn rate_limits(field: &Field) {
-    field.not_built();
-    if let Some(mut section) = field.section() {
-        for key in ["per_identity", "failed_authentication_per_peer"] {
-            section.field(key).text("a rate such as 100/s or 10/m");
-        }
-        section.finish();
-    }
+pub(super) fn rate_limits(field: &Field) -> RateLimits {
+    let Some(mut section) = field.section() else { return RateLimits::default() };
+    let mut limit = |key| section.field(key).parse(A_RATE, rate).flatten();
+    let (per_identity, failed_authentication_per_peer) = (limit("per_identity"), limit("failed_authentication_per_peer"));
+    section.finish();
+    RateLimits { per_identity, failed_authentication_per_peer }
 }
 
 pub(super) fn log(field: &Field) -> Log {

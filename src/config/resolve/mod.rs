@@ -31,7 +31,7 @@ pub(super) fn config(mut root: Section, cpus: usize) -> Config {
     let authorization = authorization::authorization(&root.field("authorization"), &authentication);
     let forward_credentials = root.field("forward_credentials").boolean().unwrap_or(false);
     let limits = limits::limits(&root.field("limits"));
-    limits::rate_limits(&root.field("rate_limits"));
+    let rate_limits = limits::rate_limits(&root.field("rate_limits"));
     let operations = listen::operations(&root.field("operations"), &listen.value);
     let log = limits::log(&root.field("log"));
     root.finish();
@@ -44,6 +44,7 @@ pub(super) fn config(mut root: Section, cpus: usize) -> Config {
         identity_headers,
         forward_credentials,
         limits,
+        rate_limits,
         operations,
         log,
     }
