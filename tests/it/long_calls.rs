@@ -66,11 +66,16 @@ fn a_stream_may_outlive_its_token() {
         revoking(&upstream.url(), "{ on_expiry: end }\n  insecure_audit: true"),
     ] {
         let doorward = site.start(&yaml);
-        // Far enough for the client to start on a busy machine; over before the stream is.
-        let exp = now() + 4;
-        let answers = doorward.calls(&[stream("", 5.0).bearer(&token(json!({ "exp": exp })))]);
+        // Far enough for the client to start, mostly; over before the stream is. One that starts later is refused outright.
+        let lasting = |seconds: i64| {
+            let exp = now() + seconds;
+            let answers = doorward.calls(&[stream("", seconds as f64 + 1.0).bearer(&token(json!({ "exp": exp })))]);
+            assert!(now() > exp, "or it would prove nothing");
+            answers
+        };
+        let late = |answers: &Vec<Answer>| answers[0].reason() == "TOKEN_EXPIRED" && answers[0].messages().is_empty();
+        let answers = Some(lasting(4)).filter(|answers| !late(answers)).unwrap_or_else(|| lasting(12));
         assert_eq!(answers[0].refusal(), (0, ""), "{yaml}");
-        assert!(now() > exp, "or it would prove nothing");
     }
 }
 
