@@ -149,7 +149,7 @@ pub fn key_set(input: &[u8]) {
         assert!(keys.candidates(algorithm, None).count() <= 16);
         for key in keys.candidates(algorithm, None) {
             assert!(key.fits(algorithm) && keys.holds(key.thumbprint(), algorithm));
-            assert!(!key.verify(algorithm, "e30.e30", "") && !key.verify(algorithm, "e30.e30", &URL_SAFE_NO_PAD.encode([0; 64])));
+            assert!(!key.verify(algorithm, "e30.e30", b"") && !key.verify(algorithm, "e30.e30", &[0; 64]));
         }
         assert!(from_url.iter().all(|(keys, _)| algorithm != Algorithm::HS256 || keys.candidates(algorithm, None).next().is_none()));
     }
