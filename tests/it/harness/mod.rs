@@ -33,7 +33,7 @@ pub use wire::{Wire, WireAnswer, request};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Asks until there is an answer.
 #[track_caller]
