@@ -22,7 +22,7 @@ use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::{OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,11 +114,11 @@ pub async fn call(
     let snapshot = proxy.snapshot();
     let generation = &snapshot.generation;
     let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
-    let peer = Peer { address: peer, certificate: certificate.as_deref() };
+    let peer = Peer { address: peer.map(|peer| peer.ip()), certificate: certificate.as_deref() };
     let caller = OnceCell::new();
     let outcome = tokio::select! {
         biased;
-        outcome = serve_call(&proxy, &snapshot, request, peer, &mut client, &mut record, &caller) => outcome,
+        outcome = serve_call(&proxy, &snapshot, request, &peer, &mut client, &mut record, &caller) => outcome,
         refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
     };
     record.bytes_in(client.bytes_in());
@@ -165,9 +165,8 @@ async fn ended_by_us(proxy: &Proxy, generation: &Generation, caller: &OnceCell<A
 }
 
 /// Who is at the other end of the connection.
-#[derive(Clone, Copy)]
 struct Peer<'a> {
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
     certificate: Option<&'a PeerCertificate>,
 }
 
@@ -203,7 +202,7 @@ async fn serve_call(
     proxy: &Proxy,
     Snapshot { generation, pool }: &Snapshot,
     mut request: Box<Request<()>>,
-    peer: Peer<'_>,
+    peer: &Peer<'_>,
     client: &mut ClientStream,
     record: &mut CallRecord,
     known: &OnceCell<Arc<Caller>>,
@@ -316,7 +315,7 @@ async fn admit(
     generation: &Generation,
     route: crate::authorization::Route,
     headers: &HeaderMap,
-    peer: Peer<'_>,
+    peer: &Peer<'_>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
@@ -353,13 +352,13 @@ async fn admit(
 async fn authenticate(
     generation: &Generation,
     headers: &HeaderMap,
-    Peer { address, certificate }: Peer<'_>,
+    &Peer { address, certificate }: &Peer<'_>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
-    let attempts = generation.rate_limits.attempts(address.map(|address| address.ip()));
-    let verdict = authenticator.authenticate(headers, certificate, attempts, SystemTime::now());
+    let attempts = generation.rate_limits.attempts(address);
+    let verdict = authenticator.authenticate(headers, certificate, &attempts, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,

@@ -137,15 +137,13 @@ impl Refusal {
         }
     }
 
-    /// For the client: how long to wait. Whole milliseconds, and none too few, so that who waits so long is not refused again.
+    /// For the client: how long to wait.
     fn retry_after(&self) -> Option<Duration> {
-        let over = match self {
-            Refusal::RateLimited(over) => over,
-            Refusal::Authentication(Failure { kind: FailureKind::RateLimited(over), .. }) => over,
-            _ => return None,
-        };
-        let milliseconds = over.retry_after.as_nanos().div_ceil(1_000_000);
-        Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
+        match self {
+            Refusal::RateLimited(over) => Some(over.retry_after.duration()),
+            Refusal::Authentication(Failure { kind: FailureKind::RateLimited(retry_after), .. }) => Some(retry_after.duration()),
+            _ => None,
+        }
     }
 
     /// The answer as a response that ends the stream; with a line of text for those that are not gRPC.

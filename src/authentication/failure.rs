@@ -1,6 +1,6 @@
 //! Why a call was not authenticated: a kind for the client and the metrics, and words for the operator.
 
-use crate::rate_limits::{Attempts, OverRate};
+use crate::rate_limits::{Attempts, OverRate, RetryAfter};
 use crate::tls::PeerCertificate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub enum FailureKind {
     ApiKeyUnknown,
     ApiKeyExpired,
     KeysUnavailable,
-    RateLimited(OverRate),
+    RateLimited(RetryAfter),
 }
 
 /// One refusal.
@@ -63,7 +63,7 @@ impl Failure {
 
     /// A presented credential that has failed counts against its peer; one that cannot be judged right now does not. Of
     /// several that were verified at the same time no more than the limit tell what is wrong.
-    pub(super) fn counted(self, attempts: Attempts<'_>) -> Failure {
+    pub(super) fn counted(self, attempts: &Attempts<'_>) -> Failure {
         match self.kind {
             FailureKind::KeysUnavailable => self,
             _ => attempts.count(Instant::now).map_or_else(Failure::from, |()| self),
@@ -77,6 +77,6 @@ impl Failure {
 
 impl From<OverRate> for Failure {
     fn from(over: OverRate) -> Failure {
-        Failure::new(FailureKind::RateLimited(over), over.to_string())
+        Failure::new(FailureKind::RateLimited(over.retry_after), over.to_string())
     }
 }

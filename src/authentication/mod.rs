@@ -181,7 +181,7 @@ impl Authenticator {
         &self,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
-        attempts: Attempts<'_>,
+        attempts: &Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
         self.authenticate_before(&mut NoWitness, request, certificate, attempts, now).await
@@ -190,7 +190,7 @@ impl Authenticator {
     /// The same, with every step in words; what is wrong beside the first failure, which is the answer, is among them.
     pub async fn explain(&self, request: &HeaderMap, now: SystemTime) -> (Transcript, Result<Authenticated, Failure>) {
         let mut transcript = Transcript::default();
-        let verdict = self.authenticate_before(&mut transcript, request, None, Attempts::default(), now).await;
+        let verdict = self.authenticate_before(&mut transcript, request, None, &Attempts::default(), now).await;
         (transcript, verdict)
     }
 
@@ -199,7 +199,7 @@ impl Authenticator {
         witness: &mut W,
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
-        attempts: Attempts<'_>,
+        attempts: &Attempts<'_>,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {

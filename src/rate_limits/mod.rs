@@ -35,12 +35,28 @@ pub struct OverRate {
     key: &'static str,
     rate: Rate,
     /// How long until it would not.
-    pub retry_after: Duration,
+    pub retry_after: RetryAfter,
+}
+
+/// Whole milliseconds, and none too few: who waits so long is not refused again. Small, as every call has room for one; a
+/// bucket of the slowest rate gives one an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RetryAfter(u32);
+
+impl RetryAfter {
+    fn at_least(wait: Duration) -> RetryAfter {
+        RetryAfter(u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX))
+    }
+
+    /// The time.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
 }
 
 impl fmt::Display for OverRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "over rate_limits.{}, {}; the next is due in {} ms", self.key, self.rate, self.retry_after.as_millis())
+        write!(f, "over rate_limits.{}, {}; the next is due in {} ms", self.key, self.rate, self.retry_after.0)
     }
 }
 
@@ -95,9 +111,9 @@ impl Attempts<'_> {
     ///
     /// # Errors
     /// Too many have failed.
-    pub fn check(self, now: impl FnOnce() -> Instant) -> Result<(), OverRate> {
-        let Some((buckets, peer)) = self.0 else { return Ok(()) };
-        let bucket = buckets.by_key.get(&network(peer));
+    pub fn check(&self, now: impl FnOnce() -> Instant) -> Result<(), OverRate> {
+        let Some((buckets, peer)) = &self.0 else { return Ok(()) };
+        let bucket = buckets.by_key.get(&network(*peer));
         bucket.map_or(Ok(()), |bucket| bucket.look(now())).map_err(|wait| buckets.over(wait))
     }
 
@@ -105,10 +121,10 @@ impl Attempts<'_> {
     ///
     /// # Errors
     /// It is one too many: several were made at the same time.
-    pub fn count(self, now: impl FnOnce() -> Instant) -> Result<(), OverRate> {
-        let Some((buckets, peer)) = self.0 else { return Ok(()) };
+    pub fn count(&self, now: impl FnOnce() -> Instant) -> Result<(), OverRate> {
+        let Some((buckets, peer)) = &self.0 else { return Ok(()) };
         let now = now();
-        buckets.of(network(peer), now).take(now).map_err(|wait| buckets.over(wait))
+        buckets.of(network(*peer), now).take(now).map_err(|wait| buckets.over(wait))
     }
 }
 
@@ -131,8 +147,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
         self.by_key.get_with(key, || Arc::new(Bucket::new(Pace::of(self.rate), now)))
     }
 
-    fn over(&self, retry_after: Duration) -> OverRate {
-        OverRate { key: self.key, rate: self.rate, retry_after }
+    fn over(&self, wait: Duration) -> OverRate {
+        OverRate { key: self.key, rate: self.rate, retry_after: RetryAfter::at_least(wait) }
     }
 }
 
@@ -191,8 +207,9 @@ mod tests {
         assert_eq!(passed(&limits, &client("x"), 5, now), 3, "a client is no user");
         let refused = limits.count_call(&user("x"), &OwnBucket::new(), || now).unwrap_err();
         assert_eq!(refused.to_string(), "over rate_limits.per_identity, 3/h; the next is due in 1200000 ms");
-        assert_eq!(refused.retry_after, Duration::from_secs(1200));
-        assert_eq!(passed(&limits, &user("x"), 5, now + refused.retry_after), 1);
+        assert_eq!(refused.retry_after.duration(), Duration::from_secs(1200));
+        assert_eq!(RetryAfter::at_least(Duration::from_nanos(1_000_001)).duration(), Duration::from_millis(2));
+        assert_eq!(passed(&limits, &user("x"), 5, now + refused.retry_after.duration()), 1);
     }
 
     #[test]
