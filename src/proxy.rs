@@ -101,49 +101,55 @@ pub enum Ending {
 
 /// Carries one call from its request head to the end of its answer.
 ///
-/// `certificate` is the verified one of its connection; `ended` is told when all is done. (Calls are many, and a future
-/// holds each future that it awaits, and once more each argument that it passes on: hence a closure, and a boxed request.)
-pub async fn call(
+/// `certificate` is the verified one of its connection; `ended` is told when all is done.
+///
+/// Calls are many and their futures are most of what they hold. A future holds each one that it awaits, an `async fn` each
+/// argument twice, and once more where it is passed on: hence a block, a closure for what comes after, and a boxed request.
+pub fn call(
     proxy: Rc<Proxy>,
     peer: Option<SocketAddr>,
     certificate: Option<Rc<PeerCertificate>>,
     request: Box<Request<()>>,
     mut client: ClientStream,
     ended: impl FnOnce(Ending),
-) {
+) -> impl Future<Output = ()> {
     let snapshot = proxy.snapshot();
-    let generation = &snapshot.generation;
-    let mut record = CallRecord::begin(generation.telemetry.clone(), proxy.request_ids.next(), peer, std::time::Instant::now());
-    let peer = Peer { address: peer.map(|peer| peer.ip()), certificate: certificate.as_deref() };
-    let caller = OnceCell::new();
-    let outcome = tokio::select! {
-        biased;
-        outcome = serve_call(&proxy, &snapshot, request, &peer, &mut client, &mut record, &caller) => outcome,
-        refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
-    };
-    record.bytes_in(client.bytes_in());
-    // A request that became malformed once it was forwarded was taken back by its client, in its own way.
-    let gone = matches!(outcome, Err(NotServed::ClientGone | NotServed::Malformed { forwarded: true }));
-    match outcome {
-        Ok(finished) => {
-            record.bytes_out(finished.bytes_out);
-            record.finish(finished.code);
+    let telemetry = snapshot.generation.telemetry.clone();
+    let mut record = CallRecord::begin(telemetry, proxy.request_ids.next(), peer, std::time::Instant::now());
+    let address = peer.map(|peer| peer.ip());
+    async move {
+        let generation = &snapshot.generation;
+        let peer = Peer { address, certificate: certificate.as_deref() };
+        let caller = OnceCell::new();
+        let outcome = tokio::select! {
+            biased;
+            outcome = serve_call(&proxy, &snapshot, request, &peer, &mut client, &mut record, &caller) => outcome,
+            refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
+        };
+        record.bytes_in(client.bytes_in());
+        // A request that became malformed once it was forwarded was taken back by its client, in its own way.
+        let gone = matches!(outcome, Err(NotServed::ClientGone | NotServed::Malformed { forwarded: true }));
+        match outcome {
+            Ok(finished) => {
+                record.bytes_out(finished.bytes_out);
+                record.finish(finished.code);
+            }
+            Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
+            Err(NotServed::Malformed { .. }) => {
+                client.reset(Reason::PROTOCOL_ERROR);
+                record.refused("REQUEST_MALFORMED", || None);
+                record.finish(Code::Internal);
+            }
+            Err(NotServed::ClientStalled) => {
+                // Trailers would wait behind what it does not take. gRPC clients read this code as RESOURCE_EXHAUSTED.
+                client.reset(Reason::ENHANCE_YOUR_CALM);
+                record.refused("CLIENT_STALLED", || Some("no window for limits.stalled".to_owned()));
+                record.finish(Code::from_reset(Reason::ENHANCE_YOUR_CALM));
+            }
+            Err(NotServed::ClientGone) => record.finish(Code::Cancelled),
         }
-        Err(NotServed::Refused(refusal)) => refuse(&refusal, &mut client, record),
-        Err(NotServed::Malformed { .. }) => {
-            client.reset(Reason::PROTOCOL_ERROR);
-            record.refused("REQUEST_MALFORMED", || None);
-            record.finish(Code::Internal);
-        }
-        Err(NotServed::ClientStalled) => {
-            // Trailers would wait behind what it does not take. gRPC clients read this code as RESOURCE_EXHAUSTED.
-            client.reset(Reason::ENHANCE_YOUR_CALM);
-            record.refused("CLIENT_STALLED", || Some("no window for limits.stalled".to_owned()));
-            record.finish(Code::from_reset(Reason::ENHANCE_YOUR_CALM));
-        }
-        Err(NotServed::ClientGone) => record.finish(Code::Cancelled),
+        ended(if gone { Ending::ClientGone } else { Ending::Answered });
     }
-    ended(if gone { Ending::ClientGone } else { Ending::Answered });
 }
 
 /// Waits for what ends a call that runs: the drain's time is up, or its caller's credentials are revoked.

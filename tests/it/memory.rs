@@ -16,8 +16,8 @@ const STREAMS: u32 = 1000;
 const STREAM_WINDOW: usize = ::doorward::http2::CLIENT_STREAM_WINDOW as usize;
 const CONNECTION_WINDOW: usize = ::doorward::http2::CLIENT_CONNECTION_WINDOW as usize;
 
-/// What a connection may hold, in KiB, with a call on each of its streams. The state of a call that is not optimised is larger.
-const MOST: u64 = if cfg!(debug_assertions) { 9 << 10 } else { 8 << 10 };
+/// What a connection may hold, in KiB, with a call on each of its streams.
+const MOST: u64 = 8 << 10;
 /// What may stay afterwards, in KiB: tables of ours and the allocator's that have grown and are used again.
 const STAYS: u64 = 2 << 10;
 
