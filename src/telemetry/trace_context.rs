@@ -72,13 +72,13 @@ fn lower_hex(digits: &[u8]) -> Option<u128> {
 /// Version 0 of OpenCensus' BinaryFormat: a byte 0, then fields in the order of their ids: 0 and the trace id, 1 and the
 /// span id, 2 and the flags, which may be left out. What later fields hold does not matter.
 fn from_grpc_trace_bin(value: &[u8]) -> Option<TraceContext> {
-    /// Of base64: the 29 bytes of today, and a few of tomorrow.
-    const LONGEST: usize = 64;
+    /// The 29 bytes of today, and a few of tomorrow.
+    const LONGEST: usize = 48;
     // Peers send it with and without padding (PROTOCOL-HTTP2.md, "Custom-Metadata").
     const BASE64: GeneralPurpose =
         GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
     let mut decoded = [0; LONGEST];
-    let length = BASE64.decode_slice(Some(value).filter(|value| value.len() <= LONGEST)?, &mut decoded).ok()?;
+    let length = BASE64.decode_slice(value, &mut decoded).ok()?;
     let rest = decoded.get(..length)?.strip_prefix(&[0, 0])?;
     let (trace_id, rest) = rest.split_first_chunk()?;
     let (parent_id, rest) = rest.strip_prefix(&[1])?.split_first_chunk()?;

@@ -56,11 +56,6 @@ impl Collector {
         self.process.stdout.all().iter().filter_map(|line| parsed(line)).filter(|event| event["event"] == kind).collect()
     }
 
-    /// Sends a signal by name, without the `SIG`.
-    pub fn signal(&self, name: &str) {
-        self.process.signal(name);
-    }
-
     pub fn kill(&mut self) {
         self.process.kill();
     }
