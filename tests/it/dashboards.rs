@@ -62,8 +62,11 @@ fn between(text: &str, begin: &str, end: &str) -> Vec<String> {
     text.split(begin).skip(1).map(|rest| rest.split(end).next().unwrap().trim().to_owned()).collect()
 }
 
-/// Every metric that PromQL names, with the label matchers behind it: name, operator and value.
-fn selectors(query: &str) -> Vec<(String, Vec<(String, String, String)>)> {
+/// Label, operator and value.
+type Matcher = (String, String, String);
+
+/// Every metric that PromQL names, with the label matchers behind it.
+fn selectors(query: &str) -> Vec<(String, Vec<Matcher>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
     let mut rest = query;
