@@ -70,7 +70,7 @@ fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
         authenticator,
         policy,
         identity_headers,
-        door: Door::new(server_tls, certificate_expiry, &config.limits),
+        door: Door::new(&config.listen.transport, server_tls, certificate_expiry, &config.limits),
         upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
         connector: Arc::new(Connector::new(upstream, client_tls, &config.limits)),
         upstream_authority: upstream_authority?,

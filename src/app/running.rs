@@ -91,7 +91,7 @@ impl Running {
         let (generation, door) = made(&config, assembly, telemetry, rate_limits);
         self.generation.store(Arc::new(generation));
         if self.fixed.allows_the_door_of(&config) {
-            self.door.store(Arc::new(door));
+            door.replace(&self.door);
         }
         // What runs looks whether its credentials still stand.
         self.surroundings.bell.ring();

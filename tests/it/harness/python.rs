@@ -161,7 +161,8 @@ impl Doorward {
         self.client_as(&json!({}))
     }
 
-    fn client_as(&self, more: &Value) -> PythonClient {
+    /// The same with more members of the order.
+    pub fn client_as(&self, more: &Value) -> PythonClient {
         let mut order = json!({"target": self.target(), "ca": self.ca});
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let mut process = python("client.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
