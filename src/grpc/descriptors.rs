@@ -65,14 +65,12 @@ impl Services {
     /// The bytes are none; some of its services may have been added.
     pub fn add_file(&mut self, file: &[u8]) -> Result<(), NoDescriptors> {
         // Its place in the file is anybody's choice.
-        let mut package = "";
-        each(file, 2, |name| Ok(package = text(name)?))?;
+        let package = text(file, 2)?;
         each(file, 6, |service| self.add_service(package, service))
     }
 
     fn add_service(&mut self, package: &str, service: &[u8]) -> Result<(), NoDescriptors> {
-        let mut name = "";
-        each(service, 1, |found| Ok(name = text(found)?))?;
+        let name = text(service, 1)?;
         let full = if package.is_empty() { name.to_owned() } else { format!("{package}.{name}") };
         // The same grammar as that of calls.
         let valid = |method: &str| method.len() <= LONGEST_NAME && MethodPath::parse(&format!("/{full}/{method}")).is_some();
@@ -81,8 +79,7 @@ impl Services {
         }
         let methods = self.services.entry(full.clone()).or_default();
         each(service, 2, |method| {
-            let mut name = "";
-            each(method, 1, |found| Ok(name = text(found)?))?;
+            let name = text(method, 1)?;
             if !valid(name) {
                 return Err(NoDescriptors::Name);
             }
@@ -119,12 +116,17 @@ fn each<'a>(message: &'a [u8], number: u64, mut take: impl FnMut(&'a [u8]) -> Re
     Ok(())
 }
 
-/// No longer than a name may be: it goes into the names of many.
-fn text(bytes: &[u8]) -> Result<&str, NoDescriptors> {
-    if bytes.len() > LONGEST_NAME {
-        return Err(NoDescriptors::Name);
-    }
-    std::str::from_utf8(bytes).map_err(|_| NoDescriptors::Malformed)
+/// The field of this number; the last one, as protobuf has it. No longer than a name may be: it goes into the names of many.
+fn text(message: &[u8], number: u64) -> Result<&str, NoDescriptors> {
+    let mut text = "";
+    each(message, number, |bytes| {
+        if bytes.len() > LONGEST_NAME {
+            return Err(NoDescriptors::Name);
+        }
+        text = std::str::from_utf8(bytes).map_err(|_| NoDescriptors::Malformed)?;
+        Ok(())
+    })?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -186,7 +188,7 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
             let _ = Services::of_set(&bytes);
-            let _ = Services::of_set(&set(&bytes, &[bytes.clone()]));
+            let _ = Services::of_set(&set(&bytes, std::slice::from_ref(&bytes)));
         }
     }
 }

@@ -53,7 +53,7 @@ fn holds(rest: &str, table: Vec<(&str, Call, &str)>) -> Vec<Answer> {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert_eq!(upstream.calls().len(), table.iter().filter(|(_, _, reason)| reason.is_empty()).count(), "calls that reached the service");
+    upstream.assert_calls(table.iter().filter(|(_, _, reason)| reason.is_empty()).count());
     answers
 }
 

@@ -43,9 +43,7 @@ fn holds(rest: &str, table: Vec<(&str, Call, &str)>) {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     let accepted = table.iter().filter(|(_, _, reason)| reason.is_empty()).count();
-    // The service tells of a call by a line, which may come after the answer.
-    eventually("what the service tells of the accepted calls", || (upstream.calls().len() >= accepted).then_some(()));
-    assert_eq!(upstream.calls().len(), accepted, "calls that reached the service");
+    upstream.assert_calls(accepted);
 }
 
 fn with_token(changes: Value) -> Call {

@@ -1,7 +1,7 @@
 //! The real grpcio, as client and as server (`tests/python/`).
 
 use super::process::{Process, line, output};
-use super::{Doorward, Site};
+use super::{Doorward, Site, eventually};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -87,6 +87,13 @@ impl PythonUpstream {
     /// Calls that have reached the service, the proxy's own health checks aside.
     pub fn calls(&self) -> Vec<Value> {
         self.events("call")
+    }
+
+    /// As many calls have reached it. It tells of each by a line, which may come after the answer.
+    #[track_caller]
+    pub fn assert_calls(&self, count: usize) {
+        eventually("what the service tells of its calls", || (self.calls().len() >= count).then_some(()));
+        assert_eq!(self.calls().len(), count, "calls that reached the service");
     }
 
     /// The first end of a call of `method`, once it has happened.
