@@ -2,9 +2,11 @@
 //! with, what a reload puts in its place, and what `check` and `explain` look at.
 
 use super::likely_mistakes::warn_of_likely_mistakes;
+use super::unknown_methods::refuse_unknown_methods;
 use crate::authentication::Authenticator;
 use crate::authorization::Policy;
 use crate::config::{self, Config, Problems, ReadFile, Transport, Upstream, UpstreamAddress};
+use crate::grpc::Services;
 use crate::identity_headers::IdentityHeaders;
 use crate::listener::Door;
 use crate::tls;
@@ -27,6 +29,16 @@ pub struct Assembly {
     pub(super) upstream_authority: Authority,
 }
 
+impl Assembly {
+    /// Asks the upstream which services and methods it has.
+    ///
+    /// # Errors
+    /// Why it cannot be known, in words for the operator.
+    pub async fn reflect(&self) -> Result<Services, String> {
+        self.connector.reflect(&self.upstream_scheme, &self.upstream_authority).await
+    }
+}
+
 /// What came of a load.
 pub struct Loaded {
     /// `None` when there are errors.
@@ -38,10 +50,13 @@ pub struct Loaded {
 }
 
 /// Loads the files as one configuration and makes its rooms: the one code that `run`, its reloads, `check` and `explain`
-/// share.
-pub fn load(paths: &[PathBuf]) -> Loaded {
+/// share. When it is known which `services` the upstream has, rules of anything else are errors.
+pub fn load(paths: &[PathBuf], services: Option<&Services>) -> Loaded {
     let config::Loaded { config, mut problems, files } = config::load(paths);
     let ready = config.and_then(|config| {
+        if let Some(services) = services {
+            refuse_unknown_methods(&config, services, &mut problems);
+        }
         let assembly = assemble(&config, &mut problems)?;
         Some((config, assembly))
     });
@@ -52,7 +67,8 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// are errors, of this or of an earlier stage.
 fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
     warn_of_likely_mistakes(config, problems);
-    let policy = Arc::new(Policy::compile(&config.authorization, config.authentication.mode, &config.authentication.public_methods));
+    let public = config.authentication.public_methods.iter().map(|public| &public.pattern);
+    let policy = Arc::new(Policy::compile(&config.authorization, config.authentication.mode, public));
     let identity_headers = Arc::new(IdentityHeaders::compile(&config.identity_headers));
     let claims: Vec<_> = config.identity_headers.claims.iter().map(|(claim, _)| claim.clone()).collect();
     let authenticator = Authenticator::load(&config.authentication, &claims, policy.clone(), identity_headers.clone(), problems);
@@ -70,7 +86,7 @@ fn assemble(config: &Config, problems: &mut Problems) -> Option<Assembly> {
         authenticator,
         policy,
         identity_headers,
-        door: Door::new(server_tls, certificate_expiry, &config.limits),
+        door: Door::new(&config.listen.transport, server_tls, certificate_expiry, &config.limits),
         upstream_scheme: if client_tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
         connector: Arc::new(Connector::new(upstream, client_tls, &config.limits)),
         upstream_authority: upstream_authority?,

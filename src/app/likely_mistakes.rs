@@ -3,7 +3,7 @@
 //! Only what the files themselves prove to be in vain. A role that tokens may carry, keys yet to be made, permissions that
 //! the upstream looks at: all that may be meant, and a warning that is wrong once is never read again.
 
-use crate::config::{Allowed, Authentication, Authorization, Config, JwtProvider, Mode, Problems, Rule};
+use crate::config::{Allowed, Authentication, Authorization, Config, JwtProvider, Mode, Problems, Role, Rule};
 use crate::grpc::MethodPattern;
 use crate::identity::Permission;
 
@@ -15,6 +15,7 @@ pub(super) fn warn_of_likely_mistakes(config: &Config, problems: &mut Problems) 
     }
     warn_of_roles_for_nobody(authentication, authorization, problems);
     warn_of_users_nobody_vouches_for(authentication, authorization, problems);
+    warn_of_emails_that_never_count(authentication, problems);
     warn_of_rules_that_are_public(authentication, authorization, problems);
     if config.identity_headers.permissions.is_none() {
         warn_of_permissions_for_nothing(authorization, problems);
@@ -57,6 +58,18 @@ fn warn_of_users_nobody_vouches_for(authentication: &Authentication, authorizati
     }
 }
 
+fn warn_of_emails_that_never_count(authentication: &Authentication, problems: &mut Problems) {
+    for provider in authentication.jwt.iter().filter(|provider| never_verifies(provider)) {
+        if let Some(at) = &provider.claims.email_at {
+            problems.warning(
+                at,
+                "this never counts: an e-mail needs email_verified, which the tokens of this issuer do not have; leave it out and name users by \
+                 their id, or set trust.unverified_email if every address of it may be believed",
+            );
+        }
+    }
+}
+
 /// Microsoft Entra ID, whose tokens are documented to have no `email_verified`.
 fn never_verifies(provider: &JwtProvider) -> bool {
     const WITHOUT: [&str; 2] = ["https://login.microsoftonline.com/", "https://sts.windows.net/"];
@@ -66,7 +79,9 @@ fn never_verifies(provider: &JwtProvider) -> bool {
 
 fn warn_of_rules_that_are_public(authentication: &Authentication, authorization: &Authorization, problems: &mut Problems) {
     for rule in &authorization.methods {
-        if let Some(public) = authentication.public_methods.iter().find(|public| includes(public, &rule.pattern)) {
+        if let Some(public) =
+            authentication.public_methods.iter().map(|public| &public.pattern).find(|public| includes(public, &rule.pattern))
+        {
             problems.warning(&rule.at, format!("this rule is never looked at: authentication.public_methods has {public}"));
         }
     }
@@ -87,12 +102,16 @@ fn includes(wide: &MethodPattern, narrow: &MethodPattern) -> bool {
 }
 
 fn warn_of_permissions_for_nothing(authorization: &Authorization, problems: &mut Problems) {
-    let required: Vec<&Permission> = authorization.methods.iter().flat_map(|method| required(&method.rule)).collect();
-    for role in &authorization.roles {
-        for held in role.permissions.iter().filter(|held| !required.iter().any(|required| covers(held, required))) {
-            problems.warning(&role.at, format!("{held} decides nothing: no rule asks for it, and identity_headers.permissions is none"));
-        }
+    for (role, held) in unasked_permissions(authorization) {
+        problems.warning(&role.at, format!("{held} decides nothing: no rule asks for it, and identity_headers.permissions is none"));
     }
+}
+
+/// Permissions of roles that no rule asks for. The upstream may look at them all the same.
+pub fn unasked_permissions(authorization: &Authorization) -> impl Iterator<Item = (&Role, &Permission)> {
+    let required: Vec<&Permission> = authorization.methods.iter().flat_map(|method| required(&method.rule)).collect();
+    let held = authorization.roles.iter().flat_map(|role| role.permissions.iter().map(move |held| (role, held)));
+    held.filter(move |(_, held)| !required.iter().any(|required| covers(held, required)))
 }
 
 fn required(rule: &Rule) -> impl Iterator<Item = &Permission> {
@@ -164,6 +183,18 @@ mod tests {
         let entra = format!("{HEAD}{users}").replace("issuer: https://a/", "issuer: https://login.microsoftonline.com/t/v2.0");
         expect(&entra, &["authorization.users[\"a@Example.com\"]: this matches nobody: an e-mail counts only with email_verified", nobody]);
         expect(&entra.replace("[example.com]", "[example.com, example.org], unverified_email: true"), &[]);
+    }
+
+    #[test]
+    fn an_email_that_never_counts() {
+        let mapped = HEAD.replace("trust:", "claims: { email: preferred_username }, trust:");
+        expect(&mapped, &[]);
+        for issuer in ["https://login.microsoftonline.com/t/v2.0", "https://sts.windows.net/t/"] {
+            let entra = mapped.replace("issuer: https://a/", &format!("issuer: '{issuer}'"));
+            expect(&entra, &["authentication.jwt[0].claims.email: this never counts: an e-mail needs email_verified"]);
+            expect(&entra.replace("[example.com]", "[example.com], unverified_email: true"), &[]);
+            expect(&entra.replace("claims: { email: preferred_username }, ", ""), &[]);
+        }
     }
 
     #[test]

@@ -5,14 +5,19 @@
 
 mod assembly;
 mod background;
+mod explain;
 mod fixed;
 mod likely_mistakes;
 mod reload;
 mod running;
+mod unknown_methods;
 mod way_down;
 
 pub use assembly::{Assembly, Loaded, load};
+pub use explain::{Explanation, Question, explain};
+pub use likely_mistakes::unasked_permissions;
 pub use reload::Sources;
+pub use unknown_methods::{refuse_unknown_methods, why_no_such_method};
 
 use crate::bell::{Bell, LocalBell};
 use crate::config::Config;
@@ -41,6 +46,9 @@ use way_down::{Signals, empty, signalled, told_to_close};
 /// How long a normal exit waits for a collector that does not take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
+/// What readiness calls the configuration.
+const CONFIGURATION: &str = "configuration";
+
 /// Runs until a signal has drained it. `sources` is what `config` was loaded from. The error is why it could not start.
 pub fn run(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -67,23 +75,24 @@ async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics
     let workers = config.workers;
     let running = Running::begin(config, assembly, surroundings, diagnostics)?;
     let (generation, door, limits) = (running.generation.clone(), running.door.clone(), running.limits.clone());
+    let explained = running.explained.clone();
     let workers = start_workers(workers, generation, door.clone(), &drain, &bell, &metrics)?;
     announce(&traffic, "traffic")?;
     announce(&operations_port, "operations")?;
 
     let begin = trigger.clone();
-    let operations = Operations {
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        drain: drain.clone(),
-        begin_drain: Box::new(move || {
-            if begin.announce() {
-                tracing::info!("draining, as POST /drain asked");
-            }
-        }),
+    let begin_drain = move || {
+        if begin.announce() {
+            tracing::info!("draining, as POST /drain asked");
+        }
     };
+    let explain: operations::Explain = Box::new(move |question| {
+        let in_force = explained.load_full();
+        Box::pin(async move { in_force.answer(&question).await })
+    });
+    let operations = Operations::new(metrics.clone(), readiness.clone(), drain.clone(), begin_drain, explain);
     tokio::task::spawn_local(operations::serve(operations_port, Arc::new(operations)));
-    let reload = Reload::new(running, sources, readiness.guard("configuration"), metrics.clone())?;
+    let reload = Reload::new(running, sources, readiness.guard(CONFIGURATION), metrics.clone())?;
     tokio::task::spawn_local(reload.run());
     readiness.set_started();
 

@@ -82,7 +82,7 @@ impl Reload {
         }
         let (paths, seen) = (self.paths.clone(), self.seen.clone());
         // What was touched, or written anew as it was, is not parsed again: that would hold everything twice.
-        let look = move || (asked || !seen.iter().all(ReadFile::is_unchanged)).then(|| load(&paths));
+        let look = move || (asked || !seen.iter().all(ReadFile::is_unchanged)).then(|| load(&paths, None));
         let loaded = match tokio::task::spawn_blocking(look).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => {

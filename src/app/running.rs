@@ -3,6 +3,7 @@
 
 use super::assembly::Assembly;
 use super::background::{Surroundings, look_after_credentials, look_after_upstream};
+use super::explain::InForce;
 use super::fixed::Fixed;
 use crate::config::{Config, Limits, Upstream};
 use crate::http2::HeaderLimits;
@@ -20,6 +21,8 @@ use tokio::task::JoinSet;
 pub(super) struct Running {
     /// What new calls are carried with.
     pub(super) generation: Arc<ArcSwap<Generation>>,
+    /// What `POST /explain` is answered with.
+    pub(super) explained: Arc<ArcSwap<InForce>>,
     /// What new connections meet.
     pub(super) door: Arc<ArcSwap<Door>>,
     /// The `limits` in force.
@@ -45,8 +48,10 @@ impl Running {
         let upstream_watch = look_after_upstream(&config.upstream, &assembly, &surroundings);
         let credentials_watch = look_after_credentials(&assembly.authenticator, config.authentication.revocations.clone(), &surroundings);
         let (generation, door) = made(&config, assembly, telemetry, RateLimits::new(&config.rate_limits));
+        let generation = Arc::new(generation);
         let running = Running {
-            generation: Arc::new(ArcSwap::from_pointee(generation)),
+            explained: Arc::new(ArcSwap::from_pointee(InForce::new(&config, generation.clone(), surroundings.readiness.clone()))),
+            generation: Arc::new(ArcSwap::new(generation)),
             door: Arc::new(ArcSwap::from_pointee(door)),
             limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
             fixed: Fixed::of(&config),
@@ -89,9 +94,11 @@ impl Running {
         // Nobody has more left because a file was touched.
         let rate_limits = previous.rate_limits.succeeded_by(&config.rate_limits);
         let (generation, door) = made(&config, assembly, telemetry, rate_limits);
-        self.generation.store(Arc::new(generation));
+        let generation = Arc::new(generation);
+        self.explained.store(Arc::new(InForce::new(&config, generation.clone(), self.surroundings.readiness.clone())));
+        self.generation.store(generation);
         if self.fixed.allows_the_door_of(&config) {
-            self.door.store(Arc::new(door));
+            door.replace(&self.door);
         }
         // What runs looks whether its credentials still stand.
         self.surroundings.bell.ring();

@@ -39,6 +39,7 @@ pub(super) fn rules(config: &Google, forwarded: Arc<[Arc<str>]>) -> Rules {
         names: ClaimNames {
             user_id: path("sub"),
             email: path("email"),
+            email_at: None,
             name: path("name"),
             // Google has no claim that would mean anything here.
             roles: path("roles"),

@@ -325,8 +325,10 @@ mod tests {
     use crate::config::{HttpsUrl, KeyLocation};
     use serde_json::json;
     use std::collections::VecDeque;
+    use std::pin::pin;
     use std::string::FromUtf8Error;
     use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -378,7 +380,8 @@ mod tests {
 
     fn remote(url: &str, change: impl FnOnce(&mut RemoteKeys)) -> Arc<RemoteKeySet> {
         let mut config = remote_keys(url);
-        config.timeout = Duration::from_millis(500);
+        // A busy machine is not an outage; who waits for a timeout sets its own.
+        config.timeout = Duration::from_secs(30);
         change(&mut config);
         Arc::new(RemoteKeySet::new("corporate".into(), &config, Some(ISSUER.to_owned()), &[Algorithm::RS256], true))
     }
@@ -449,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up() {
-        assert_eq!(fetched(vec![Vec::new()], |config| config.timeout = Duration::from_millis(50)).await, FetchOutcome::Transport);
+        assert_eq!(fetched(vec![Vec::new()], |_| {}).await, FetchOutcome::Transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let silent = remote(&url, |config| config.timeout = Duration::from_millis(50));
@@ -457,7 +460,8 @@ mod tests {
         assert_eq!(silent.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Timeout);
         assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         drop(listener);
-        assert_eq!(silent.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Transport);
+        let closed = remote(&url, |_| {});
+        assert_eq!(closed.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Transport);
         let elsewhere = remote("http://192.0.2.1/", |_| {});
         assert_eq!(elsewhere.fetch(&mut None).await.unwrap_err().outcome, FetchOutcome::Client, "http only to this machine");
         let no_roots = remote("https://127.0.0.1:1/", |config| config.ca = Some(file(b"-----BEGIN CERTIFICATE-----\nhunter2")));
@@ -545,9 +549,8 @@ mod tests {
         tokio::task::yield_now().await;
         let task = tokio::spawn(set.clone().run());
         assert_eq!(waiting.await.unwrap(), Err(Unavailable), "the fetch failed");
-        let asked = Instant::now();
-        assert_eq!(set.keys(knows("1")).await.map(|_| ()), Err(Unavailable), "no fetch is in flight");
-        assert!(asked.elapsed() < Duration::from_millis(400));
+        let at_once = pin!(set.keys(knows("1"))).poll(&mut Context::from_waker(Waker::noop())).map(|keys| keys.map(|_| ()));
+        assert_eq!(at_once, Poll::Ready(Err(Unavailable)), "no fetch is in flight");
         assert!(!set.has_keys() && set.age().is_none());
         // The retry, after a second, brings it.
         let mut progress = set.progress.subscribe();
@@ -572,7 +575,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_key_is_worth_one_fetch_for_everyone_and_then_a_cool_down() {
         let server = Server::start([good("old"), good("new")]).await;
-        let set = remote(&server.url, |config| config.cooldown = Duration::from_millis(300));
+        let set = remote(&server.url, |config| config.cooldown = Duration::from_secs(2));
         let task = tokio::spawn(set.clone().run());
         set.keys(knows("old")).await.unwrap();
         // Within the cool-down: refused at once, nothing fetched.
@@ -582,7 +585,7 @@ mod tests {
         set.wanted.notify_one();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(server.count(), 1);
-        let cooled = set.progress.borrow().last_end.unwrap() + Duration::from_millis(300);
+        let cooled = set.progress.borrow().last_end.unwrap() + Duration::from_secs(2);
         tokio::time::sleep_until(cooled.into()).await;
         let (one, two, known) = tokio::join!(set.keys(knows("new")), set.keys(knows("new")), set.keys(knows("old")));
         assert!(knows("new")(&one.unwrap()) && knows("new")(&two.unwrap()));
@@ -604,7 +607,7 @@ mod tests {
         let set = remote(&server.url, |config| {
             config.refresh = Duration::from_millis(50);
             config.cooldown = Duration::from_millis(50);
-            config.max_stale = Duration::from_millis(600);
+            config.max_stale = Duration::from_secs(4);
         });
         let task = tokio::spawn(set.clone().run());
         let mut progress = set.progress.subscribe();
@@ -613,7 +616,7 @@ mod tests {
         assert!(set.keys(knows("1")).await.is_ok());
         assert_eq!(set.keys(knows("2")).await.map(|_| ()), Err(Unavailable));
         let fetched = Instant::now() - set.age().unwrap();
-        tokio::time::sleep_until((fetched + Duration::from_millis(650)).into()).await;
+        tokio::time::sleep_until((fetched + Duration::from_millis(4050)).into()).await;
         progress.wait_for(|_| set.age().is_none()).await.unwrap();
         assert_eq!(set.keys(knows("1")).await.map(|_| ()), Err(Unavailable));
         assert!(set.has_keys(), "it has been had once");
@@ -626,14 +629,14 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let set = remote(&url, |config| {
             (config.refresh, config.cooldown) = (Duration::from_millis(50), Duration::from_millis(50));
-            (config.max_stale, config.timeout) = (Duration::from_secs(1), Duration::from_secs(3600));
+            (config.max_stale, config.timeout) = (Duration::from_secs(4), Duration::from_secs(3600));
         });
         let task = tokio::spawn(set.clone().run());
         let (mut first, _) = listener.accept().await.unwrap();
         first.write_all(&good("1")).await.unwrap();
         assert!(set.keys(knows("1")).await.is_ok());
         let (_second, _) = listener.accept().await.unwrap();
-        assert!(set.age().is_some_and(|age| age < Duration::from_secs(1)), "the refresh hangs before they are stale");
+        assert!(set.age().is_some_and(|age| age < Duration::from_secs(4)), "the refresh hangs before they are stale");
         let gone = async {
             while set.age().is_some() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

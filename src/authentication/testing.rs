@@ -135,6 +135,7 @@ pub(super) fn provider() -> JwtProvider {
         claims: ClaimNames {
             user_id: path("sub"),
             email: path("email"),
+            email_at: None,
             name: path("name"),
             roles: path("roles"),
             client_id: None,

@@ -3,6 +3,7 @@
 
 use super::permissions::{Required, covers};
 use super::policy::{Grants, Policy, Requirement, Role, Route, accepts};
+use crate::grpc::{MethodPath, Services};
 use crate::identity::{Identity, Permission};
 use crate::quote;
 
@@ -52,6 +53,30 @@ impl Policy {
         }
         rules.sort_unstable();
         rules.into_iter().chain(public).chain(default).collect()
+    }
+
+    /// For `check`, of what the upstream is known to have: the methods of which no rule speaks, and who may call them.
+    pub fn without_rule(&self, services: &Services) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut count = 0;
+        for (service, methods) in services.iter() {
+            let has_none = |method: &&String| self.has_no_rule(service, method);
+            let without: Vec<&String> = methods.iter().filter(has_none).collect();
+            count += without.len();
+            match without.len() {
+                0 => {}
+                all if all == methods.len() => lines.push(format!("  /{service}/*: none of its {all} methods has a rule")),
+                _ => lines.extend(without.iter().map(|method| format!("  /{service}/{method}: no rule"))),
+            }
+        }
+        let default = self.requirements.first().map_or_else(String::new, words);
+        lines.insert(0, format!("{count} of the upstream's {} methods have no rule: {default}", services.method_count()));
+        lines
+    }
+
+    fn has_no_rule(&self, service: &str, method: &str) -> bool {
+        let path = MethodPath::parse(&format!("/{service}/{method}"));
+        path.is_some_and(|path| self.route(&path).is_default())
     }
 
     fn explain_checks(&self, requirement: &Requirement, identity: &Identity, grants: &Grants, lines: &mut Vec<String>) {
@@ -132,7 +157,7 @@ fn join<T: ToString>(items: &[T]) -> String {
 mod tests {
     use super::*;
     use crate::config::{Authorization, DefaultRule, MethodRule, Mode, Position, Role, Rule};
-    use crate::grpc::{MethodPath, MethodPattern};
+    use crate::grpc::MethodPattern;
 
     fn policy(audit: bool) -> Policy {
         let permissions = |list: &[&str]| list.iter().map(|text| Permission::parse(text).unwrap()).collect();

@@ -44,6 +44,11 @@ impl Route {
         self.index as usize
     }
 
+    /// Whether no rule speaks of the method.
+    pub(super) fn is_default(self) -> bool {
+        self.index == DEFAULT && !self.public
+    }
+
     /// Whether the method is one of `authentication.public_methods`.
     pub fn is_public(self) -> bool {
         self.public
@@ -107,7 +112,11 @@ impl Grants {
 
 impl Policy {
     /// Compiles a configuration that is validated already.
-    pub fn compile(config: &config::Authorization, mode: config::Mode, public_methods: &[MethodPattern]) -> Policy {
+    pub fn compile<'a>(
+        config: &config::Authorization,
+        mode: config::Mode,
+        public_methods: impl IntoIterator<Item = &'a MethodPattern>,
+    ) -> Policy {
         let mut vocabulary = Vocabulary::default();
         let mut requirements = vec![match config.default {
             config::DefaultRule::Deny => Requirement::Nobody,

@@ -1,29 +1,44 @@
 //! `doorward check`: what `run` would enforce, or why it would not start.
 
-use super::{Ready, load};
+use super::descriptors::{self, Described};
+use super::{Files, Ready};
+use crate::app::unasked_permissions;
 use crate::config::{Config, Mode, RateLimits, Severity, Transport, UpstreamAddress};
-use std::path::PathBuf;
+use crate::grpc::Services;
+use crate::quote;
+use clap::Args;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-pub(super) fn check(paths: &[PathBuf]) -> ExitCode {
-    let ready = match load(paths) {
-        Ok(ready) => ready,
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    described: Described,
+}
+
+pub(super) fn check(arguments: &Arguments) -> ExitCode {
+    let (ready, services) = match descriptors::load(&arguments.files, &arguments.described) {
+        Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    for line in summary(&ready) {
+    for line in summary(&ready, services.as_ref()) {
         println!("{line}");
     }
     ExitCode::SUCCESS
 }
 
-fn summary(ready: &Ready) -> Vec<String> {
+fn summary(ready: &Ready, services: Option<&Services>) -> Vec<String> {
     let config = &ready.config;
     let mut lines = vec![listen(config), upstream(config), authentication(config)];
     if config.authentication.mode == Mode::Disabled {
         lines.push("every method: anyone (authentication.mode is disabled)".to_owned());
     } else {
         lines.extend(ready.assembly.policy.summary());
+        lines.extend(services.into_iter().flat_map(|services| ready.assembly.policy.without_rule(services)));
     }
+    lines.extend(told_permissions(config));
     lines.extend(rate_limits(config));
     let warnings = ready.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
     lines.push(format!("the configuration is fine: {warnings} warning{}", if warnings == 1 { "" } else { "s" }));
@@ -51,6 +66,13 @@ fn upstream(config: &Config) -> String {
             format!("forwards to {address} ({transport})")
         }
     }
+}
+
+/// No warning, as the upstream may want them: permissions of roles that no rule asks for.
+fn told_permissions(config: &Config) -> Option<String> {
+    let header = config.identity_headers.permissions.as_ref().filter(|_| config.authentication.mode != Mode::Disabled)?;
+    let held: BTreeSet<&str> = unasked_permissions(&config.authorization).map(|(_, permission)| permission.as_str()).collect();
+    (!held.is_empty()).then(|| format!("no rule asks for {}; the upstream is told of them in {header}", quote::list(held)))
 }
 
 /// One line for each that is set.

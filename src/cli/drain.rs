@@ -1,138 +1,26 @@
 //! `doorward drain`: asks the proxy of this machine, over its operations port, to begin its drain.
 
-use super::{BAD_CONFIGURATION, FAILED};
-use crate::config::{self, Severity};
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use super::{FAILED, operations_port};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// For the connection, and for each step on it: the port is of this machine and answers at once, or is in trouble.
+/// The port is of this machine and answers at once, or is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// More than any first line of an answer of ours.
-const LONGEST_LINE: u64 = 1024;
-
 pub(super) fn drain(paths: &[PathBuf]) -> ExitCode {
-    let operations = match operations_address(paths) {
+    let operations = match operations_port::address(paths) {
         Ok(address) => address,
         Err(code) => return code,
     };
-    match candidates(operations).and_then(|candidates| ask_any(&candidates)) {
-        Ok(()) => {
+    let error = match operations_port::post(operations, "/drain", b"", PATIENCE) {
+        Ok(answer) if (200..300).contains(&answer.status) => {
             println!("the drain has begun");
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("error: no drain was begun: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-/// `operations.address`. Errors anywhere else in the files do not matter: the proxy that runs goes on with what it had
-/// before them, and must be drained all the same.
-fn operations_address(paths: &[PathBuf]) -> Result<SocketAddr, ExitCode> {
-    let config::Loaded { config, problems, .. } = config::load(paths);
-    let errors: Vec<_> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
-    let concerns_us = |key: &str| key == "operations" || key.starts_with("operations.");
-    match config {
-        Some(config) if !errors.iter().any(|error| concerns_us(&error.at.key)) => Ok(config.operations),
-        config => {
-            for error in errors.iter().filter(|error| config.is_none() || concerns_us(&error.at.key)) {
-                eprintln!("{error}");
-            }
-            Err(ExitCode::from(BAD_CONFIGURATION))
-        }
-    }
-}
-
-/// Where a listener at `operations` is reached from this machine, over loopback, best first.
-fn candidates(operations: SocketAddr) -> io::Result<Vec<SocketAddr>> {
-    let error = |message| Err(io::Error::new(io::ErrorKind::Unsupported, message));
-    let ips = match operations.ip().to_canonical() {
-        _ if operations.port() == 0 => return error("operations.address has port 0, so nobody knows its port".to_owned()),
-        IpAddr::V4(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
-        // `[::]` takes both families; loopback may have only one of them.
-        IpAddr::V6(ip) if ip.is_unspecified() => vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()],
-        ip if ip.is_loopback() => vec![ip],
-        ip => return error(format!("/drain is taken from loopback only, and operations.address listens on {ip} alone")),
+        Ok(answer) => format!("{operations}: it answered with status {}; is it Doorward's operations port?", answer.status),
+        Err(error) => error.to_string(),
     };
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, operations.port())).collect())
-}
-
-/// Asks at the first address that can be connected to.
-fn ask_any(candidates: &[SocketAddr]) -> io::Result<()> {
-    let mut failures = Vec::new();
-    for address in candidates {
-        match TcpStream::connect_timeout(address, PATIENCE) {
-            Ok(stream) => return ask(stream, *address).map_err(|error| explained(&error, *address)),
-            Err(error) => failures.push(format!("{address}: {error}")),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::NotConnected, failures.join("; ")))
-}
-
-fn explained(error: &io::Error, address: SocketAddr) -> io::Error {
-    let message = match error.kind() {
-        // The kernel's words for a timeout say something else.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("{address}: no answer within {} s", PATIENCE.as_secs()),
-        _ => format!("{address}: {error}"),
-    };
-    io::Error::other(message)
-}
-
-/// One request; any 2xx is a yes.
-fn ask(mut stream: TcpStream, address: SocketAddr) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("POST /drain HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut line = Vec::new();
-    BufReader::new(io::Read::take(stream, LONGEST_LINE)).read_until(b'\n', &mut line)?;
-    match status(&line) {
-        Some(200..300) => Ok(()),
-        Some(status) => Err(io::Error::other(format!("it answered with status {status}; is it Doorward's operations port?"))),
-        None => Err(io::Error::other("it did not answer in HTTP; is it Doorward's operations port?")),
-    }
-}
-
-/// The status of `HTTP/1.1 200 OK`.
-fn status(line: &[u8]) -> Option<u16> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (_, rest) = line.strip_prefix("HTTP/1.")?.split_once(' ')?;
-    rest.get(..3)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reached(operations: &str) -> Result<Vec<String>, String> {
-        let found = candidates(operations.parse().unwrap());
-        found.map(|found| found.iter().map(SocketAddr::to_string).collect()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_port_is_reached_over_loopback_only() {
-        assert_eq!(reached("0.0.0.0:9902").unwrap(), ["127.0.0.1:9902"]);
-        assert_eq!(reached("[::]:9902").unwrap(), ["[::1]:9902", "127.0.0.1:9902"]);
-        assert_eq!(reached("127.0.0.2:9902").unwrap(), ["127.0.0.2:9902"]);
-        assert_eq!(reached("[::1]:9902").unwrap(), ["[::1]:9902"]);
-        assert_eq!(reached("[::ffff:127.0.0.1]:9902").unwrap(), ["127.0.0.1:9902"]);
-        for elsewhere in ["10.0.0.7:9902", "[2001:db8::1]:9902", "[::ffff:10.0.0.7]:9902"] {
-            assert!(reached(elsewhere).unwrap_err().contains("loopback only"), "{elsewhere}");
-        }
-        assert!(reached("127.0.0.1:0").unwrap_err().contains("port 0"));
-    }
-
-    #[test]
-    fn only_an_answer_in_http_is_one() {
-        assert_eq!(status(b"HTTP/1.1 200 OK\r\n"), Some(200));
-        assert_eq!(status(b"HTTP/1.0 403 Forbidden\r\n"), Some(403));
-        for other in ["", "HTTP/1.1", "HTTP/1.1 \r\n", "HTTP/1.1 2\u{20ac}", "SSH-2.0-x 200", "HTTP/2 200"] {
-            assert_eq!(status(other.as_bytes()), None, "{other}");
-        }
-    }
+    eprintln!("error: no drain was begun: {error}");
+    ExitCode::from(FAILED)
 }

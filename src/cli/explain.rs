@@ -1,28 +1,26 @@
-//! `doorward explain`: the decision for one call, in words, made by the very rooms that `run` uses.
+//! `doorward explain`: the decision for one call, in words, by a file or by what a running proxy has in force.
 
-use super::{FAILED, Files, REFUSED, Ready, USAGE, load};
-use crate::app::Assembly;
-use crate::authentication::{Caller, Outcome, Standing};
-use crate::authorization::Denied;
-use crate::config::{Config, Mode};
-use crate::grpc::MethodPath;
-use crate::identity::Identity;
-use crate::rate_limits::OwnBucket;
-use crate::refusal::{Refusal, Status};
+use super::descriptors::{self, Described};
+use super::{FAILED, Files, REFUSED, USAGE, operations_port, runtime};
+use crate::app::{self, Explanation, Question, why_no_such_method};
 use clap::Args;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
-const AUDITED: &str = "authentication.insecure_audit lets the call through as anonymous; its rule is not looked at";
+/// For a running proxy's answer: it may have to fetch a key set first.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     files: Files,
+    /// Ask the proxy that runs on this machine with this configuration, at its operations port: what is in force there is
+    /// older than the files when their last change was refused
+    #[arg(long, conflicts_with_all = ["descriptors", "reflection"])]
+    running: bool,
+    #[command(flatten)]
+    described: Described,
     /// The call: /package.Service/Method
     #[arg(long, value_name = "PATH")]
     method: String,
@@ -44,148 +42,65 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn explain(arguments: &Arguments) -> ExitCode {
-    let Ready { config, assembly, .. } = match load(&arguments.files.config) {
-        Ok(ready) => ready,
-        Err(code) => return code,
-    };
-    let headers = match credentials(arguments, &config) {
-        Ok(headers) => headers,
-        Err(message) => {
-            eprintln!("error: {message}");
-            return ExitCode::from(USAGE);
+    let answered = question(arguments).and_then(|question| match arguments.running {
+        true => by_what_runs(arguments, &question),
+        false => by_the_files(arguments, &question),
+    });
+    match answered {
+        Ok(Explanation { allowed, lines }) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            if allowed { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
         }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(FAILED);
-        }
-    };
-    let decided = runtime.block_on(decide(arguments, &config, &assembly, &headers));
-    runtime.shutdown_background();
-    match decided {
-        Ok(()) => {
-            println!("decision: ALLOWED");
-            ExitCode::SUCCESS
-        }
-        Err(refusal) => {
-            let answer = refusal.answer();
-            let code = match answer.status {
-                Status::Grpc(code) => format!("{} {}", code as u8, code.name()),
-                Status::Http(status) => status.to_string(),
-            };
-            println!("decision: REFUSED: {code}, {}: {}", answer.reason, answer.words);
-            ExitCode::from(REFUSED)
-        }
+        Err(code) => code,
     }
 }
 
-/// What a client would send.
-fn credentials(arguments: &Arguments, config: &Config) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
+fn failed(code: u8, words: &str) -> ExitCode {
+    eprintln!("error: {words}");
+    ExitCode::from(code)
+}
+
+fn question(arguments: &Arguments) -> Result<Question, ExitCode> {
     let token = match &arguments.token_file {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| format!("--token-file {}: {error}", path.display()))?),
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            Some(read.map_err(|error| failed(USAGE, &format!("--token-file {}: {error}", path.display())))?)
+        }
         None => arguments.token.clone(),
     };
-    if let Some(token) = token {
-        let value = HeaderValue::try_from(format!("Bearer {}", token.trim_end_matches('\n')));
-        headers.insert(AUTHORIZATION, value.map_err(|_| "the token is no field value: it holds control characters".to_owned())?);
-    }
-    if let Some(key) = &arguments.api_key {
-        let accepted = config.authentication.api_keys.as_ref().ok_or("--api-key: the configuration has no authentication.api_keys")?;
-        let value = HeaderValue::try_from(key.as_str());
-        headers.insert(&accepted.header, value.map_err(|_| "the key is no field value: it holds control characters".to_owned())?);
-    }
-    Ok(headers)
-}
-
-async fn decide(arguments: &Arguments, config: &Config, assembly: &Assembly, headers: &HeaderMap) -> Result<(), Refusal> {
-    println!("method: {}", arguments.method.escape_default());
-    let path = MethodPath::parse(&arguments.method).ok_or(Refusal::MethodMalformed)?;
-    let policy = &assembly.policy;
-    let route = policy.route(&path);
-    if policy.permit_public(route).is_some() {
-        println!("public: no credential is looked at, none is forwarded, and the upstream is told no identity");
-        return Ok(());
-    }
-    if config.authentication.mode == Mode::Disabled {
-        println!("authentication.mode is disabled: nothing is checked, and the upstream is told no identity");
-        return Ok(());
-    }
-    if !config.authentication.client_certificates.is_empty() {
-        println!("authentication: client certificates are not explained: the call is taken to come without one");
-    }
-    let caller = match supposed(arguments, assembly) {
-        Some(identity) => {
-            println!("authentication: taken as passed, for the user and roles given");
-            let grants = policy.grants(&identity);
-            let headers = assembly.identity_headers.render(&identity, &grants);
-            headers
-                .ok()
-                .map(|headers| Arc::new(Caller { identity, grants, headers, standing: Standing::default(), rate: OwnBucket::new() }))
-        }
-        None => match authenticate(assembly, headers).await {
-            Err(_) if config.authentication.insecure_audit => {
-                println!("{AUDITED}");
-                return Ok(());
-            }
-            verdict => verdict?,
-        },
-    };
-    let held = caller.as_deref().map(|caller| (&caller.identity, &caller.grants));
-    for line in policy.explain(route, held) {
-        println!("authorization: {line}");
-    }
-    match policy.authorize(route, held) {
-        Err(Denied::CredentialsMissing) if config.authentication.insecure_audit => println!("{AUDITED}"),
-        decided => drop(decided.map_err(Refusal::Authorization)?),
-    }
-    if let Some(caller) = &caller {
-        if let Some(rate) = config.rate_limits.per_identity {
-            println!("rate_limits.per_identity: {rate}; how much of it is left only the running proxy knows");
-        }
-        for (name, value) in caller.headers.iter() {
-            println!("header: {name}: {}", value.to_str().unwrap_or_default());
-        }
-    }
-    Ok(())
-}
-
-/// The identity of `--user` and `--role`, if they were given.
-fn supposed(arguments: &Arguments, assembly: &Assembly) -> Option<Identity> {
-    if arguments.user.is_none() && arguments.role.is_empty() {
-        return None;
-    }
-    let user: Option<Arc<str>> = arguments.user.as_deref().map(Arc::from);
-    Some(Identity {
-        user_email: user.clone().filter(|user| user.contains('@')),
-        user_id: user,
-        roles: arguments.role.iter().map(|role| Arc::from(role.as_str())).collect(),
-        // Which credential it was is not supposed: no `from` refuses it.
-        presented: assembly.authenticator.credential_names(),
-        ..Identity::default()
+    Ok(Question {
+        method: arguments.method.clone(),
+        token: token.map(|token| token.trim_end_matches('\n').to_owned()),
+        api_key: arguments.api_key.clone(),
+        user: arguments.user.clone(),
+        roles: arguments.role.clone(),
     })
 }
 
-async fn authenticate(assembly: &Assembly, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
-    for set in assembly.authenticator.key_sets() {
-        tokio::spawn(set.clone().run());
+fn by_the_files(arguments: &Arguments, question: &Question) -> Result<Explanation, ExitCode> {
+    let (ready, services) = descriptors::load(&arguments.files, &arguments.described)?;
+    let runtime = runtime()?;
+    let explained = runtime.block_on(app::explain(question, &ready.config, &ready.assembly));
+    runtime.shutdown_background();
+    let mut explanation = explained.map_err(|words| failed(USAGE, &words))?;
+    // Whatever the rules say: there is nothing to call.
+    if let Some(words) = services.and_then(|services| why_no_such_method(&question.method, &services)) {
+        explanation.lines.insert(1, format!("upstream: {words}"));
     }
-    let (transcript, verdict) = assembly.authenticator.explain(headers, SystemTime::now()).await;
-    for (outcome, words) in transcript.steps() {
-        let outcome = match outcome {
-            Outcome::Passed => "passed: ",
-            Outcome::Failed => "failed: ",
-            Outcome::Noted => "",
-        };
-        println!("authentication: {outcome}{words}");
+    Ok(explanation)
+}
+
+fn by_what_runs(arguments: &Arguments, question: &Question) -> Result<Explanation, ExitCode> {
+    let operations = operations_port::address(&arguments.files.config)?;
+    let body = serde_json::to_vec(question).expect("texts are JSON");
+    let answered = operations_port::post(operations, "/explain", &body, PATIENCE);
+    let answer = answered.and_then(|answer| Ok((answer.status, answer.body()?)));
+    let (status, body) = answer.map_err(|error| failed(FAILED, &format!("the running proxy cannot be asked: {error}")))?;
+    match (status, serde_json::from_slice(&body)) {
+        (200, Ok(explanation)) => Ok(explanation),
+        (400, _) => Err(failed(USAGE, String::from_utf8_lossy(&body).trim_end())),
+        (status, _) => {
+            Err(failed(FAILED, &format!("the running proxy at {operations} answered with status {status}; is it of this version?")))
+        }
     }
-    let caller = verdict.map_err(Refusal::Authentication)?.caller;
-    let words = match &caller {
-        None => "no credential: an anonymous caller".to_owned(),
-        Some(caller) => format!("every check passed: {}", caller.identity.presented.join(" and ")),
-    };
-    println!("authentication: {words}");
-    Ok(caller)
 }

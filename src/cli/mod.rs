@@ -3,17 +3,21 @@
 
 mod check;
 mod demo;
+mod descriptors;
 mod drain;
 mod explain;
 mod keys;
+mod operations_port;
 mod run;
 mod test;
 
 use crate::app::{self, Assembly, Sources};
 use crate::config::{Config, Problems, Severity};
+use crate::grpc::Services;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
 
 /// Failed while running; a test differs.
 const FAILED: u8 = 1;
@@ -38,7 +42,7 @@ enum Command {
     /// Run the proxy; the container's entry point
     Run(Files),
     /// Load the configuration as `run` does; print every error, or a summary of what is enforced, with warnings
-    Check(Files),
+    Check(check::Arguments),
     /// The decision for one call, in words
     Explain(explain::Arguments),
     /// Compare what the configuration decides with a table of expectations: who, method, allowed or the reason of the refusal
@@ -76,7 +80,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(files) => run::run(&files.config),
-        Command::Check(files) => check::check(&files.config),
+        Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Test(arguments) => test::test(&arguments),
         Command::Keys(command) => keys::keys(command),
@@ -95,16 +99,34 @@ struct Ready {
 
 /// Loads and assembles with the one code that `run`, `check` and `explain` share, and prints every problem to stderr.
 fn load(paths: &[PathBuf]) -> Result<Ready, ExitCode> {
-    let app::Loaded { ready, problems, files } = app::load(paths);
+    load_beside(paths, None)
+}
+
+/// The same beside what the upstream has, where that is known.
+fn load_beside(paths: &[PathBuf], services: Option<&Services>) -> Result<Ready, ExitCode> {
+    let app::Loaded { ready, problems, files } = app::load(paths, services);
+    tell(&problems)?;
+    let (config, assembly) = ready.expect("what has no errors is ready");
+    Ok(Ready { config, assembly, problems, sources: Sources { paths: paths.to_vec(), files } })
+}
+
+/// Prints every problem to stderr; errors refuse the configuration.
+fn tell(problems: &Problems) -> Result<(), ExitCode> {
     for problem in problems.iter() {
         eprintln!("{problem}");
     }
-    match ready {
-        Some((config, assembly)) => Ok(Ready { config, assembly, problems, sources: Sources { paths: paths.to_vec(), files } }),
-        None => {
-            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-            eprintln!("the configuration is refused: {errors} error{}", if errors == 1 { "" } else { "s" });
-            Err(ExitCode::from(BAD_CONFIGURATION))
-        }
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    if errors > 0 {
+        eprintln!("the configuration is refused: {errors} error{}", if errors == 1 { "" } else { "s" });
+        return Err(ExitCode::from(BAD_CONFIGURATION));
     }
+    Ok(())
+}
+
+/// For the commands that ask somebody something.
+fn runtime() -> Result<Runtime, ExitCode> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(FAILED)
+    })
 }

@@ -3,8 +3,9 @@
 //! Decided by the very rooms that `run` uses. Under an audit mode it is the refusal that counts, not that it is let
 //! through: what is tested is the policy that will be in force.
 
-use super::{BAD_CONFIGURATION, FAILED, Files, Ready, load};
-use crate::app::Assembly;
+use super::descriptors::{self, Described};
+use super::{BAD_CONFIGURATION, FAILED, Files, Ready};
+use crate::app::{Assembly, why_no_such_method};
 use crate::config::{Config, Expectation, Mode, Problems, Who, read_expectations};
 use crate::grpc::MethodPath;
 use crate::refusal::Refusal;
@@ -32,6 +33,8 @@ const OUTCOMES: [&str; 10] = [
 pub(super) struct Arguments {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    described: Described,
     /// A YAML file with a list `tests` of who calls which method, and what is expected: allowed, or the reason of the refusal
     #[arg(value_name = "EXPECTATIONS")]
     expectations: PathBuf,
@@ -41,10 +44,13 @@ pub(super) fn test(arguments: &Arguments) -> ExitCode {
     // Both files are read before either ends it: all errors at once.
     let mut problems = Problems::default();
     let expectations = read_expectations(&arguments.expectations, &OUTCOMES, &mut problems);
-    let loaded = load(&arguments.files.config);
-    if let Ok(ready) = &loaded {
+    let loaded = descriptors::load(&arguments.files, &arguments.described);
+    if let Ok((ready, services)) = &loaded {
         for expectation in &expectations {
             check_sources(expectation, &ready.assembly, &mut problems);
+            if let Some(words) = services.as_ref().and_then(|services| why_no_such_method(&expectation.method, services)) {
+                problems.error(&expectation.at, words);
+            }
         }
     }
     for problem in problems.iter() {
@@ -52,7 +58,7 @@ pub(super) fn test(arguments: &Arguments) -> ExitCode {
     }
     match loaded {
         Ok(_) if problems.has_errors() => ExitCode::from(BAD_CONFIGURATION),
-        Ok(Ready { config, assembly, .. }) => compare(&expectations, &config, &assembly),
+        Ok((Ready { config, assembly, .. }, _)) => compare(&expectations, &config, &assembly),
         Err(code) => code,
     }
 }

@@ -76,6 +76,11 @@ impl Problems {
         self.0.push(Problem { severity: Severity::Warning, at: at.clone(), message: message.into() });
     }
 
+    /// Adds what another list has.
+    pub fn extend(&mut self, more: Problems) {
+        self.0.extend(more.0);
+    }
+
     /// Whether anything refuses the configuration.
     pub fn has_errors(&self) -> bool {
         self.0.iter().any(|problem| problem.severity == Severity::Error)

@@ -22,6 +22,7 @@ mod watch;
 pub use error::{Position, Problem, Problems, Severity};
 pub use expectations::{Expectation, Who, read_expectations};
 pub use load::{Loaded, ReadFile, Source, Surroundings, load, load_from};
+pub use nearest::did_you_mean;
 pub use revocations::{Revocation, read_revocations};
 pub use watch::{Change, FileWatch};
 
@@ -228,7 +229,7 @@ pub struct Authentication {
     /// Whether a credential is needed.
     pub mode: Mode,
     /// Methods that are never looked at.
-    pub public_methods: Vec<MethodPattern>,
+    pub public_methods: Vec<PublicMethod>,
     /// Refusals of authentication are recorded and let through as anonymous.
     pub insecure_audit: bool,
     /// Token providers in the order of the file; names are unique.
@@ -243,6 +244,15 @@ pub struct Authentication {
     pub revocations: Option<InputFile>,
     /// Calls that outlive their credential.
     pub long_calls: LongCalls,
+}
+
+/// One entry of `authentication.public_methods`.
+#[derive(Debug)]
+pub struct PublicMethod {
+    /// Which methods.
+    pub pattern: MethodPattern,
+    /// The entry.
+    pub at: Position,
 }
 
 /// `authentication.long_calls`: what happens to a running call.
@@ -323,6 +333,8 @@ pub struct ClaimPath(pub String);
 pub struct ClaimNames {
     pub user_id: ClaimPath,
     pub email: ClaimPath,
+    /// Where `email` stands, unless it is the default.
+    pub email_at: Option<Position>,
     pub name: ClaimPath,
     pub roles: ClaimPath,
     /// Tried in order: unset by default (`azp`, `client_id` are the usual ones).

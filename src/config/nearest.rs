@@ -9,12 +9,14 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
     let wrong = wrong.to_lowercase().replace('-', "_");
     // A third of the letters may be wrong: enough for a typing error in a short name, too little for another word.
     let allowed = (wrong.chars().count() / 3).clamp(1, 4);
-    let by_distance = known.into_iter().map(|name| (distance(&wrong, &name.to_lowercase().replace('-', "_")), name));
+    // Of thousands of names few are of a length that comes into question.
+    let near_in_length = |name: &&str| name.chars().count().abs_diff(wrong.chars().count()) <= allowed;
+    let by_distance = known.into_iter().filter(near_in_length).map(|name| (distance(&wrong, &name.to_lowercase().replace('-', "_")), name));
     by_distance.filter(|(distance, _)| *distance <= allowed).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 
 /// `; did you mean "x"?`, or nothing.
-pub(super) fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(wrong, known).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 

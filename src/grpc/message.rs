@@ -64,6 +64,10 @@ fn append_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Bytes are no protobuf message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotProtobuf;
+
 /// The value of one field of a message that somebody else wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldValue<'a> {
@@ -71,30 +75,47 @@ pub(crate) enum FieldValue<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The numbers and length-delimited fields of a message, up to its end or to what is no protobuf.
-pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, FieldValue<'_>)> {
+/// The numbers and length-delimited fields of a message, in order; others are skipped. Ends after an error. Allocates nothing.
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, FieldValue<'_>), NotProtobuf>> {
+    let mut rest = message;
     std::iter::from_fn(move || {
-        loop {
-            let tag = take_varint(&mut message)?;
-            let value = match (tag & 7) as u8 {
-                VARINT => FieldValue::Number(take_varint(&mut message)?),
-                LENGTH_DELIMITED => {
-                    let length = usize::try_from(take_varint(&mut message)?).ok()?;
-                    FieldValue::Bytes(message.split_off(..length)?)
+        while !rest.is_empty() {
+            match take_field(&mut rest) {
+                Some((number, Some(value))) => return Some(Ok((number, value))),
+                Some((_, None)) => {}
+                None => {
+                    rest = &[];
+                    return Some(Err(NotProtobuf));
                 }
-                FIXED64 => {
-                    message.split_off(..8)?;
-                    continue;
-                }
-                FIXED32 => {
-                    message.split_off(..4)?;
-                    continue;
-                }
-                _ => return None,
-            };
-            return Some((tag >> 3, value));
+            }
         }
+        None
     })
+}
+
+/// Of these, the length-delimited ones: texts, bytes, messages.
+pub fn length_delimited(message: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), NotProtobuf>> {
+    fields(message).filter_map(|field| match field {
+        Ok((number, FieldValue::Bytes(content))) => Some(Ok((number, content))),
+        Ok((_, FieldValue::Number(_))) => None,
+        Err(not) => Some(Err(not)),
+    })
+}
+
+/// A field's number, and its value unless its type is one that nobody here reads. Groups are no part of the language any more.
+fn take_field<'a>(message: &mut &'a [u8]) -> Option<(u64, Option<FieldValue<'a>>)> {
+    let tag = take_varint(message)?;
+    let value = match (tag & 7) as u8 {
+        VARINT => Some(FieldValue::Number(take_varint(message)?)),
+        LENGTH_DELIMITED => {
+            let length = usize::try_from(take_varint(message)?).ok()?;
+            Some(FieldValue::Bytes(message.split_off(..length)?))
+        }
+        FIXED64 => message.split_off(..8).map(|_| None)?,
+        FIXED32 => message.split_off(..4).map(|_| None)?,
+        _ => return None,
+    };
+    Some((tag >> 3, value))
 }
 
 fn take_varint(message: &mut &[u8]) -> Option<u64> {
@@ -116,6 +137,13 @@ pub fn frame_text(text: &str) -> Bytes {
     if !text.is_empty() {
         append_field(&mut frame, 1, text.as_bytes());
     }
+    end_frame(frame)
+}
+
+/// One uncompressed gRPC message whose field `number`, below 16, is `text`: also when that is empty, as in a oneof.
+pub fn frame_field(number: u8, text: &str) -> Bytes {
+    let mut frame = begin_frame(text.len() + 4);
+    append_field(&mut frame, number, text.as_bytes());
     end_frame(frame)
 }
 
@@ -146,6 +174,18 @@ mod tests {
         assert_eq!(&frame_text("a.B")[..], b"\0\0\0\0\x05\x0a\x03a.B");
         let long = frame_text(&"x".repeat(300));
         assert_eq!((&long[..8], long.len()), (&b"\0\0\0\x01\x2f\x0a\xac\x02"[..], 308));
+        assert_eq!(&frame_field(7, "")[..], b"\0\0\0\0\x02\x3a\0");
+    }
+
+    #[test]
+    fn what_is_length_delimited_is_found_and_the_rest_skipped() {
+        let all = |message| length_delimited(message).collect::<Result<Vec<_>, _>>();
+        assert_eq!(all(b""), Ok(vec![]));
+        let message = b"\x10\x96\x01\x0a\x01a\x1a\x02xx\x25abcd\x29abcdefgh\xfa\x01\0";
+        assert_eq!(all(message), Ok(vec![(1, &b"a"[..]), (3, b"xx"), (31, b"")]));
+        for bad in [&b"\x0a"[..], b"\x0a\x05abc", b"\x0b", b"\x0c", b"\x08", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"] {
+            assert_eq!(all(bad), Err(NotProtobuf), "{bad:?}");
+        }
     }
 
     #[test]
@@ -169,15 +209,15 @@ mod tests {
         append_number(&mut out, 3, u64::MAX);
         append_fixed64(&mut out, 4, 1);
         append_field(&mut out, 5, b"five");
-        let read: Vec<_> = fields(&out).collect();
+        let read: Vec<_> = fields(&out).map_while(Result::ok).collect();
         assert_eq!(read, [(2, FieldValue::Number(0)), (3, FieldValue::Number(u64::MAX)), (5, FieldValue::Bytes(b"five"))]);
-        assert_eq!(fields(&out[..out.len() - 1]).count(), 2, "cut short");
+        assert_eq!(fields(&out[..out.len() - 1]).map_while(Result::ok).count(), 2, "cut short");
     }
 
     proptest! {
         #[test]
         fn anything_can_be_read_to_its_end(message in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let bytes = fields(&message).map(|(_, value)| if let FieldValue::Bytes(bytes) = value { bytes.len() } else { 0 });
+            let bytes = fields(&message).map_while(Result::ok).map(|(_, value)| if let FieldValue::Bytes(bytes) = value { bytes.len() } else { 0 });
             prop_assert!(bytes.sum::<usize>() <= message.len());
         }
     }

@@ -77,7 +77,8 @@ fn settings(door: &Door) -> h2::server::Builder {
 }
 
 async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, Bytes>) -> Result<(), h2::Error> {
-    let mut told = visit.door.lifetime.watch(visit.streams.activity.clone(), visit.worker.proxy.drain.clone());
+    let distrusted = visit.door.client_trust.lost(visit.certificate.is_some());
+    let mut told = visit.door.lifetime.watch(visit.streams.activity.clone(), visit.worker.proxy.drain.clone(), distrusted);
     let mut stay = Stay::Open;
     loop {
         tokio::select! {
@@ -91,10 +92,10 @@ async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, B
             },
             () = poll_fn(|_| visit.tap.poll_flood()), if !stay.is_ending() => stay = calm_down(visit, &mut connection),
             // Two GOAWAYs: the first lets streams through that are on their way already.
-            Ok(farewell) = &mut told, if stay.is_open() => {
+            Some(farewell) = told.recv(), if !stay.is_over() => {
                 visit.count_farewell(farewell);
                 connection.graceful_shutdown();
-                stay = Stay::Leaving(Box::pin(sleep(visit.door.stream.stalled)));
+                stay = Stay::Leaving(Box::pin(sleep(visit.time_to_leave(farewell))));
             }
             () = stay.over() => {
                 if stay.is_ending() || visit.streams.activity.active.get() == 0 {
@@ -129,10 +130,6 @@ enum Stay {
 }
 
 impl Stay {
-    fn is_open(&self) -> bool {
-        matches!(self, Stay::Open)
-    }
-
     fn is_over(&self) -> bool {
         matches!(self, Stay::Overstayed(_) | Stay::Ending(_))
     }
@@ -179,9 +176,17 @@ impl Visit<'_> {
 
     fn count_farewell(&self, farewell: Farewell) {
         match farewell {
-            Farewell::Drain => {}
+            Farewell::Drain | Farewell::Distrust => {}
             Farewell::Idle => self.worker.metrics.limit_hits.inc(Limit::ConnectionIdle),
             Farewell::Age => self.worker.metrics.limit_hits.inc(Limit::ConnectionAge),
+        }
+    }
+
+    /// Who is not trusted any more has a round trip to learn of it; then its new calls are refused.
+    fn time_to_leave(&self, farewell: Farewell) -> Duration {
+        match farewell {
+            Farewell::Drain | Farewell::Idle | Farewell::Age => self.door.stream.stalled,
+            Farewell::Distrust => self.door.stream.stalled.min(LAST_WORDS),
         }
     }
 

@@ -1,14 +1,16 @@
-//! When a client connection is to go although nothing is wrong with it: it is idle, it is old, or the process drains. A
-//! task of its own waits for that, so that the connection's own task, which every call wakes, looks at one flag.
+//! When a client connection is to go although nothing is wrong with it: it is idle, it is old, the process drains, or its
+//! certificate is worth nothing any more. A task of its own waits for that, so that the connection's own task, which every
+//! call wakes, looks at one queue.
 
 use crate::config::Limits;
 use crate::drain::Drain;
 use aws_lc_rs::rand;
 use std::cell::Cell;
 use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 /// Why a connection is told to go away.
@@ -20,6 +22,8 @@ pub(super) enum Farewell {
     Idle,
     /// `limits.connection_age`.
     Age,
+    /// Other certificates of clients are taken now.
+    Distrust,
 }
 
 /// How long a connection may live.
@@ -43,17 +47,32 @@ impl Lifetime {
         Lifetime { idle: limits.connection_idle, age: limits.connection_age }
     }
 
-    /// Tells once when the connection is to go. Ends with the receiver.
-    pub(super) fn watch(self, activity: Rc<Activity>, mut drain: Drain) -> oneshot::Receiver<Farewell> {
-        let (mut tell, told) = oneshot::channel();
+    /// Tells when the connection is to go; and after that also when it is `distrusted`, which is more urgent. Ends with the
+    /// receiver.
+    pub(super) fn watch(
+        self,
+        activity: Rc<Activity>,
+        mut drain: Drain,
+        distrusted: impl Future<Output = ()> + 'static,
+    ) -> mpsc::Receiver<Farewell> {
+        let (tell, told) = mpsc::channel(2);
         tokio::task::spawn_local(async move {
+            let mut distrusted = pin!(distrusted);
             let farewell = tokio::select! {
                 () = tell.closed() => return,
+                () = &mut distrusted => Farewell::Distrust,
                 _ = drain.draining() => Farewell::Drain,
                 () = idle(&activity, self.idle) => Farewell::Idle,
                 () = aged(self.age) => Farewell::Age,
             };
-            let _ = tell.send(farewell);
+            let _ = tell.send(farewell).await;
+            if farewell != Farewell::Distrust {
+                tokio::select! {
+                    () = tell.closed() => return,
+                    () = distrusted => {}
+                }
+                let _ = tell.send(Farewell::Distrust).await;
+            }
         });
         told
     }
@@ -103,7 +122,7 @@ mod tests {
         run(async {
             let (_trigger, drain) = drain();
             let activity = Rc::new(Activity::default());
-            let mut told = Lifetime { idle: SHORT, age: None }.watch(activity.clone(), drain);
+            let mut told = Lifetime { idle: SHORT, age: None }.watch(activity.clone(), drain, pending());
             activity.active.set(1);
             sleep(Duration::from_millis(300)).await;
             assert!(told.try_recv().is_err(), "a call is in flight");
@@ -114,7 +133,7 @@ mod tests {
             }
             assert!(told.try_recv().is_err(), "calls come and go");
             let stopped = Instant::now();
-            assert_eq!(told.await, Ok(Farewell::Idle));
+            assert_eq!(told.recv().await, Some(Farewell::Idle));
             assert!(stopped.elapsed() >= Duration::from_millis(70), "{:?}", stopped.elapsed());
         });
     }
@@ -125,7 +144,7 @@ mod tests {
             let (_trigger, drain) = drain();
             let activity = Rc::new(Activity { active: Cell::new(1), begun: Cell::new(1) });
             let started = Instant::now();
-            assert_eq!(Lifetime { idle: SHORT, age: SHORT }.watch(activity, drain).await, Ok(Farewell::Age));
+            assert_eq!(Lifetime { idle: SHORT, age: SHORT }.watch(activity, drain, pending()).recv().await, Some(Farewell::Age));
             assert!(started.elapsed() >= Duration::from_millis(90));
         });
         assert_eq!((jitter(0), (jitter(u16::MAX) * 10.0).round()), (0.9, 11.0));
@@ -137,13 +156,28 @@ mod tests {
             let (trigger, drain) = drain();
             let (dropped, kept) = (Rc::new(Activity::default()), Rc::new(Activity::default()));
             let forever = Lifetime { idle: None, age: None };
-            drop(forever.watch(dropped.clone(), drain.clone()));
-            let told = forever.watch(kept, drain);
+            drop(forever.watch(dropped.clone(), drain.clone(), pending()));
+            let mut told = forever.watch(kept, drain, pending());
             while Rc::strong_count(&dropped) > 1 {
                 tokio::task::yield_now().await;
             }
             trigger.begin(tokio::time::Instant::now());
-            assert_eq!(told.await, Ok(Farewell::Drain));
+            assert_eq!(told.recv().await, Some(Farewell::Drain));
+        });
+    }
+
+    #[test]
+    fn distrust_comes_also_after_another_farewell_and_is_the_last() {
+        run(async {
+            let (trigger, drain) = drain();
+            let (lose, lost) = tokio::sync::oneshot::channel::<()>();
+            let lost = async { lost.await.unwrap_or_default() };
+            let mut told = Lifetime { idle: None, age: None }.watch(Rc::default(), drain, lost);
+            trigger.begin(tokio::time::Instant::now());
+            assert_eq!(told.recv().await, Some(Farewell::Drain));
+            assert!(told.try_recv().is_err());
+            lose.send(()).unwrap();
+            assert_eq!((told.recv().await, told.recv().await), (Some(Farewell::Distrust), None));
         });
     }
 }

@@ -2,6 +2,7 @@
 //! serves its streams; every stream becomes one [`crate::proxy::call`].
 
 mod accept;
+mod client_trust;
 mod connection;
 mod files;
 mod lifetime;
@@ -10,8 +11,10 @@ mod worker;
 pub use accept::{accept, bind};
 pub use worker::{Worker, Workers};
 
-use crate::config::Limits;
+use crate::config::{Limits, Transport};
 use crate::upstream::StreamLimits;
+use arc_swap::ArcSwap;
+use client_trust::ClientTrust;
 use jiff::Timestamp;
 use lifetime::Lifetime;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ pub struct Door {
     connections: usize,
     /// `None` with `listen.insecure_plaintext`.
     tls: Option<TlsAcceptor>,
+    client_trust: Arc<ClientTrust>,
     /// TLS, preface and first SETTINGS together; and any unfinished header block.
     handshake: Duration,
     /// MAX_CONCURRENT_STREAMS.
@@ -39,17 +43,34 @@ pub struct Door {
 }
 
 impl Door {
-    /// `tls` and `certificate_expiry` are `None` with `listen.insecure_plaintext`.
-    pub fn new(tls: Option<Arc<ServerConfig>>, certificate_expiry: Option<Timestamp>, limits: &Limits) -> Door {
+    /// `tls` and `certificate_expiry` are those of `transport`, `None` with `listen.insecure_plaintext`.
+    pub fn new(transport: &Transport, tls: Option<Arc<ServerConfig>>, certificate_expiry: Option<Timestamp>, limits: &Limits) -> Door {
         Door {
             connections: limits.connections,
             tls: tls.map(TlsAcceptor::from),
+            client_trust: Arc::new(ClientTrust::new(transport)),
             handshake: limits.handshake,
             streams: limits.streams,
             header_bytes: limits.header_bytes,
             stream: StreamLimits { stalled: limits.stalled, idle: limits.stream_idle },
             lifetime: Lifetime::new(limits),
             certificate_expiry,
+        }
+    }
+
+    /// Puts this door into the place of another. Connections stay, but for those that would have to show a certificate anew.
+    pub fn replace(mut self, place: &ArcSwap<Door>) {
+        let trust = self.client_trust.clone();
+        let previous = place.load_full();
+        let same = previous.client_trust.is_same(&trust);
+        if same {
+            // Connections of before are still told when it changes.
+            self.client_trust = previous.client_trust.clone();
+        }
+        place.store(Arc::new(self));
+        if !same {
+            // Only now, lest they come back through the same door.
+            previous.client_trust.supersede(&trust);
         }
     }
 

@@ -1,8 +1,8 @@
 //! `grpc.health.v1.Health` (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>), for gRPC probes. Its two
-//! messages have one field each, so they are read and written here by hand.
+//! messages have one field each, so they are read and written by hand.
 
 use super::{Body, InFlight, Operations, READ};
-use crate::grpc::{Code, encode_message};
+use crate::grpc::{Code, NotProtobuf, encode_message, length_delimited};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
@@ -140,7 +140,7 @@ fn message(status: ServingStatus) -> Bytes {
 
 /// The service of the length-prefixed `HealthCheckRequest { service = 1 }` that `body` is.
 fn requested_service(body: &[u8]) -> Result<&str, Code> {
-    let (prefix, mut message) = body.split_first_chunk::<5>().ok_or(Code::Internal)?;
+    let (prefix, message) = body.split_first_chunk::<5>().ok_or(Code::Internal)?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
         return Err(Code::Unimplemented);
@@ -149,45 +149,12 @@ fn requested_service(body: &[u8]) -> Result<&str, Code> {
         return Err(Code::Internal);
     }
     let mut service = "";
-    while !message.is_empty() {
-        let tag = varint(&mut message).ok_or(Code::Internal)?;
-        let value = field(tag & 7, &mut message).ok_or(Code::Internal)?;
-        if tag == 1 << 3 | 2 {
+    for field in length_delimited(message) {
+        if let (1, value) = field.map_err(|NotProtobuf| Code::Internal)? {
             service = std::str::from_utf8(value).map_err(|_| Code::Internal)?;
         }
     }
     Ok(service)
-}
-
-/// Takes the value of a field of this wire type; groups are no part of the language any more.
-fn field<'a>(wire_type: u64, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = match wire_type {
-        0 => {
-            varint(rest)?;
-            0
-        }
-        1 => 8,
-        2 => usize::try_from(varint(rest)?).ok()?,
-        5 => 4,
-        _ => return None,
-    };
-    let (value, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(value)
-}
-
-/// Takes a base-128 varint of at most ten bytes.
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..70).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! PLAIN PORT: probes, metrics and `grpc.health.v1`, over HTTP/1.1 and h2c on one port, for the cluster and the operator.
+//! PLAIN PORT: probes, metrics and `grpc.health.v1`, over HTTP/1.1 and h2c on one port, for the cluster and the operator; a
+//! drain and explanations for this machine alone.
 //!
-//! Nothing here is secret and nothing here carries calls; whoever reaches the port must still not be able to wear the
+//! Nothing that others are told is secret and nothing here carries calls; whoever reaches the port must still not be able to wear the
 //! process out, so connections, idleness and request bodies are bounded.
 
+mod explanation;
 mod health;
 mod probes;
+
+pub use explanation::Explain;
 
 use crate::drain::{Drain, Phase};
 use crate::readiness::Readiness;
@@ -40,7 +44,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// After `accept` failed, as it does while file descriptors are used up: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the port tells, and the one thing it can set going.
+/// What the port tells, and what it can set going.
 pub struct Operations {
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
@@ -50,9 +54,25 @@ pub struct Operations {
     pub drain: Drain,
     /// `POST /drain` from this machine. Returns at once; called again for each request.
     pub begin_drain: Box<dyn Fn() + Send + Sync>,
+    /// `POST /explain` from this machine.
+    pub explain: Explain,
+    /// A slot for each question that may be answered at a time.
+    explanations: Semaphore,
 }
 
 impl Operations {
+    /// `begin_drain` and `explain` are asked from this machine only; neither may take long by itself.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        drain: Drain,
+        begin_drain: impl Fn() + Send + Sync + 'static,
+        explain: Explain,
+    ) -> Operations {
+        let explanations = Semaphore::new(explanation::AT_ONCE);
+        Operations { metrics, readiness, drain, begin_drain: Box::new(begin_drain), explain, explanations }
+    }
+
     /// What readiness probes are told.
     fn is_ready(&self) -> bool {
         self.readiness.is_ready() && self.drain.phase() == Phase::Serving
@@ -113,6 +133,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 async fn respond(request: Request<Incoming>, peer: SocketAddr, operations: &Arc<Operations>, in_flight: InFlight) -> Response<Body> {
     if health::is_grpc(&request) {
         health::respond(request, operations.clone(), in_flight).await
+    } else if request.uri().path() == "/explain" {
+        explanation::respond(request, peer, operations).await
     } else {
         probes::respond(&request, peer, operations)
     }

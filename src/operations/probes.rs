@@ -72,25 +72,30 @@ fn parts(operations: &Operations) -> String {
     own.into_iter().chain(operations.readiness.status()).map(line).collect()
 }
 
-/// Ends the service, so it is taken from this machine only; and not from a web page that a browser on it shows.
+/// Ends the service, so it is taken from this machine only.
 fn drain<B>(request: &Request<B>, peer: SocketAddr, operations: &Operations) -> Response<Body> {
     if request.method() != Method::POST {
         return not_allowed("POST");
     }
-    if !peer.ip().to_canonical().is_loopback() || request.headers().contains_key(ORIGIN) {
+    if !from_this_machine(request, peer) {
         return text(StatusCode::FORBIDDEN, "a drain can be begun from this machine only\n");
     }
     (operations.begin_drain)();
     text(StatusCode::OK, "the drain has begun\n")
 }
 
-fn not_allowed(methods: &'static str) -> Response<Body> {
+/// From loopback; and not from a web page that a browser there shows, which would say so.
+pub(super) fn from_this_machine<B>(request: &Request<B>, peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback() && !request.headers().contains_key(ORIGIN)
+}
+
+pub(super) fn not_allowed(methods: &'static str) -> Response<Body> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here\n"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);

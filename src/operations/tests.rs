@@ -3,6 +3,7 @@
 use super::*;
 use crate::drain::{DrainTrigger, drain};
 use http::{HeaderMap, Method, StatusCode};
+use http_body_util::Full;
 use std::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -12,28 +13,46 @@ struct Port {
     trigger: DrainTrigger,
 }
 
+/// Answers with the question, unless it is `nonsense`; never, when it is `wait`.
+fn explain() -> Explain {
+    Box::new(|question| {
+        Box::pin(async move {
+            match &*question {
+                b"nonsense" => Err("what?".to_owned()),
+                b"wait" => std::future::pending().await,
+                _ => Ok(question.to_vec()),
+            }
+        })
+    })
+}
+
 async fn port() -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, drain) = drain();
     let readiness = Readiness::new();
     let begin = trigger.clone();
-    let operations = Operations {
-        metrics: Arc::new(Metrics::new()),
-        readiness: readiness.clone(),
-        drain,
-        begin_drain: Box::new(move || {
-            begin.announce();
-        }),
+    let announce = move || {
+        begin.announce();
     };
+    let operations = Operations::new(Arc::new(Metrics::new()), readiness.clone(), drain, announce, explain());
     tokio::spawn(serve(listener, Arc::new(operations)));
     Port { address, readiness, trigger }
 }
 
 impl Port {
     async fn http(&self, request: &str) -> (u16, String) {
+        self.send(&format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+
+    async fn ask(&self, question: &str, more: &str) -> (u16, String) {
+        let length = question.len();
+        self.send(&format!("POST /explain HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{question}"))
+            .await
+    }
+
+    async fn send(&self, request: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -129,14 +148,10 @@ async fn a_drain_makes_it_not_ready_and_leaves_it_alive() {
 fn a_drain_is_begun_from_this_machine_only() {
     let begun = Arc::new(AtomicUsize::new(0));
     let count = begun.clone();
-    let operations = Operations {
-        metrics: Arc::new(Metrics::new()),
-        readiness: Readiness::new(),
-        drain: drain().1,
-        begin_drain: Box::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        }),
+    let begin = move || {
+        count.fetch_add(1, Ordering::Relaxed);
     };
+    let operations = Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, begin, explain());
     let request = Request::post("/drain").body(()).unwrap();
     for (peer, status) in [
         ("10.0.0.7:1", 403),
@@ -206,12 +221,7 @@ async fn a_watch_sees_each_change_once() {
 #[tokio::test]
 async fn who_says_nothing_is_hung_up_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let operations = Arc::new(Operations {
-        metrics: Arc::new(Metrics::new()),
-        readiness: Readiness::new(),
-        drain: drain().1,
-        begin_drain: Box::new(|| {}),
-    });
+    let operations = Arc::new(Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, || {}, explain()));
     for (sent, answered) in
         [("", false), ("PRI * HTTP/2.0\r\n", false), ("GET /livez HTT", false), ("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", true)]
     {
@@ -235,4 +245,40 @@ async fn a_watch_is_no_idleness() {
     assert!(tokio::time::timeout(20 * long, &mut idle).await.is_err());
     drop(watch);
     idle.await;
+}
+
+#[tokio::test]
+async fn an_explanation_is_for_this_machine_bounded_and_posted() {
+    let port = port().await;
+    assert_eq!(port.ask("who may?", "").await, (200, "who may?".into()));
+    assert_eq!(port.ask("nonsense", "").await, (400, "what?\n".into()));
+    assert_eq!(port.ask("who may?", "origin: http://x\r\n").await.0, 403, "a web page");
+    assert_eq!(port.http("GET /explain").await.0, 405);
+    assert_eq!(port.ask(&"x".repeat(65_536), "").await.0, 200);
+    assert_eq!(port.ask(&"x".repeat(65_537), "").await.0, 413);
+    let request = Request::builder().method("POST").body(Full::new(Bytes::from("who may?"))).unwrap();
+    let operations = Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, || {}, explain());
+    for (peer, status) in [("127.0.0.1:1", 200), ("[::ffff:127.0.0.1]:1", 200), ("10.0.0.7:1", 403), ("[2001:db8::1]:1", 403)] {
+        let answer = explanation::respond(request.clone(), peer.parse().unwrap(), &operations).await;
+        assert_eq!(answer.status(), status, "{peer}");
+    }
+}
+
+#[tokio::test]
+async fn few_questions_are_answered_at_a_time() {
+    let port = port().await;
+    let waiting: Vec<TcpStream> = {
+        let mut streams = Vec::new();
+        for _ in 0..explanation::AT_ONCE {
+            let mut stream = TcpStream::connect(port.address).await.unwrap();
+            stream.write_all(b"POST /explain HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nwait").await.unwrap();
+            streams.push(stream);
+        }
+        streams
+    };
+    let until = async |status| while port.ask("who may?", "").await.0 != status {};
+    tokio::time::timeout(Duration::from_secs(20), until(503)).await.unwrap();
+    assert_eq!(port.http("GET /livez").await.0, 200);
+    drop(waiting);
+    tokio::time::timeout(Duration::from_secs(20), until(200)).await.unwrap();
 }

@@ -123,9 +123,9 @@ pub(super) fn export_request(resource: &[u8], spans: &[u8]) -> Bytes {
 pub(super) fn rejected(response: &[u8]) -> (u64, &[u8]) {
     let message = response.get(5..).unwrap_or_default();
     let (mut count, mut why) = (0, &[][..]);
-    for (number, value) in fields(message) {
+    for (number, value) in fields(message).map_while(Result::ok) {
         let (1, FieldValue::Bytes(partial_success)) = (number, value) else { continue };
-        for field in fields(partial_success) {
+        for field in fields(partial_success).map_while(Result::ok) {
             match field {
                 (1, FieldValue::Number(rejected)) => count = rejected,
                 (2, FieldValue::Bytes(words)) => why = words,
@@ -158,8 +158,8 @@ mod tests {
         };
         let mut queue = Vec::new();
         span.append_to(&mut queue);
-        let [(2, FieldValue::Bytes(span))] = fields(&queue).collect::<Vec<_>>()[..] else { panic!("one span") };
-        let found: Vec<_> = fields(span).collect();
+        let [(2, FieldValue::Bytes(span))] = fields(&queue).map_while(Result::ok).collect::<Vec<_>>()[..] else { panic!("one span") };
+        let found: Vec<_> = fields(span).map_while(Result::ok).collect();
         assert_eq!(found[0], (1, FieldValue::Bytes(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])));
         assert_eq!(found[2], (3, FieldValue::Bytes(b"a=1")));
         assert_eq!(found[3], (4, FieldValue::Bytes(&[0, 0, 0, 0, 0, 0, 0, 3])));

@@ -10,6 +10,7 @@ mod exposure_watch;
 mod forward;
 mod health;
 mod pool;
+mod reflection;
 mod silence;
 mod tended;
 

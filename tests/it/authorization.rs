@@ -53,7 +53,7 @@ fn holds(rest: &str, table: Vec<(&str, Call, &str)>) -> Vec<Answer> {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert_eq!(upstream.calls().len(), table.iter().filter(|(_, _, reason)| reason.is_empty()).count(), "calls that reached the service");
+    upstream.assert_calls(table.iter().filter(|(_, _, reason)| reason.is_empty()).count());
     answers
 }
 
@@ -162,6 +162,10 @@ fn audit_lets_permission_denied_through_and_records_it_but_authentication_still_
     let lines = doorward.access_lines(3);
     assert_eq!([&lines[0]["audited"], &lines[1]["audited"]], ["PERMISSION_MISSING", "METHOD_NOT_ALLOWED"]);
     assert_eq!(lines[2]["reason"], "CREDENTIALS_MISSING");
+    for (reason, count) in [("PERMISSION_MISSING", 1.0), ("METHOD_NOT_ALLOWED", 1.0), ("CREDENTIALS_MISSING", 0.0)] {
+        assert_eq!(doorward.metric("doorward_audited_total", &[&format!("reason=\"{reason}\"")]), count, "{reason}");
+    }
+    assert_eq!(answers[0].upstream_saw("user_id"), ["alice"], "who is known stays known");
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! Callers known by their certificate: a real grpcio client with certificates of every kind, alone and together with tokens
 //! and keys.
 
+use crate::harness::frames::grpc_fields;
 use crate::harness::*;
+use h2::Reason;
 use rcgen::{CertificateParams, SanType};
 use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
 
 const METHOD: &str = "/demo.v1.Echo/Unary";
 const SPIFFE: &str = "spiffe://cluster.local/ns/billing/sa/worker";
@@ -63,7 +67,7 @@ fn without_a_required_certificate_there_is_no_connection() {
         // TLS ends it: there is no answer with a reason, and even the good token is never looked at.
         assert_eq!(code(&json!({})).refusal(), (without, ""), "{word}");
         assert_eq!(code(&forged).refusal(), (14, ""), "one that does not verify is worse than none, {word}");
-        assert_eq!(upstream.calls().len() - before, if without == 0 { 2 } else { 1 });
+        upstream.assert_calls(before + if without == 0 { 2 } else { 1 });
     }
 }
 
@@ -187,4 +191,79 @@ fn nobody_is_looked_at_on_public_methods_or_where_nothing_is_checked() {
         assert_eq!(answer.upstream_saw("client_id"), [""; 0], "{method}");
         assert_eq!(doorward.access_lines(1)[0]["auth"], "none");
     }
+}
+
+/// A site whose clients' authorities stand in a file of their own.
+fn with_authorities() -> (Site, String) {
+    let site = Site::new();
+    fs::copy(site.path("ca.pem"), site.path("clients.pem")).unwrap();
+    issue(&site, "worker", vec![uri(SPIFFE)]);
+    (site, rest(OPTIONAL).replace("client_ca: ca.pem", "client_ca: clients.pem"))
+}
+
+#[test]
+fn a_client_whose_authority_is_no_longer_listed_is_sent_away_when_its_calls_are_done() {
+    let ((site, rest), upstream) = (with_authorities(), PythonUpstream::start());
+    let doorward = site.start(&configuration(&upstream.url(), &rest));
+    let generation = |number: f64| {
+        eventually("the reload", || (doorward.metric("doorward_configuration_generation", &[]) == number).then_some(()));
+    };
+    let (mut certified, mut uncertified) = (doorward.client_as(&as_client(&site, "worker")), doorward.client());
+    let by_token = call(METHOD).bearer(&token(json!({})));
+    assert_eq!((certified.calls(&[call(METHOD)])[0].code(), uncertified.calls(std::slice::from_ref(&by_token))[0].code()), (0, 0));
+    let connections = || doorward.metric("doorward_connections_total", &[]);
+    assert_eq!(connections(), 2.0);
+    // What has nothing to do with certificates of clients sends nobody away.
+    site.certificate("tls", &["localhost", "127.0.0.1"]);
+    generation(2.0);
+    assert_eq!(certified.calls(&[call(METHOD)])[0].code(), 0);
+
+    let stream = call("/demo.v1.Echo/ServerStream").behaviour(json!({"count": 100, "sleep": 0.05}));
+    let answers = std::thread::scope(|scope| {
+        let stranger = Site::new();
+        let client = scope.spawn(move || (certified.calls(&[stream]), certified));
+        eventually("the call", || upstream.calls().iter().any(|call| call["method"] == "/demo.v1.Echo/ServerStream").then_some(()));
+        fs::copy(stranger.path("ca.pem"), site.path("clients.pem")).unwrap();
+        generation(3.0);
+        let (answers, mut certified) = client.join().unwrap();
+        // It connects anew, and is not let in.
+        let next = certified.calls(&[call(METHOD)]).remove(0);
+        assert_eq!(next.refusal(), (14, ""), "{next:?}");
+        answers
+    });
+    assert_eq!((answers[0].refusal(), answers[0].messages().len()), ((0, ""), 100), "the call in flight is finished");
+    let before = connections();
+    assert_eq!(uncertified.calls(&[by_token])[0].code(), 0);
+    assert_eq!(connections(), before, "who showed no certificate keeps its connection");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_go_is_refused_and_who_shows_none_goes_when_one_is_required() {
+    let ((site, rest), upstream) = (with_authorities(), RawUpstream::echo());
+    let doorward = site.start(&configuration(&upstream.url(), &rest));
+    let (mut certified, mut uncertified) = (Frames::open_as(&doorward, &site, "worker").await, Frames::open(&doorward).await);
+    certified.request(1, &grpc_fields(METHOD, &[])).await;
+    assert_eq!(certified.on_stream(1).await.unwrap().kind, kind::HEADERS);
+    assert!(uncertified.is_alive().await);
+    site.write("doorward.yaml", configuration(&upstream.url(), &rest.replace(OPTIONAL, "")));
+    for frames in [&mut certified, &mut uncertified] {
+        let farewell = frames.until(kind::GOAWAY).await.unwrap();
+        assert_eq!((farewell.number(0), farewell.number(4)), (0x7fff_ffff, 0));
+    }
+    // The PING after it is not answered, which gives no more time.
+    let mut stream = 3;
+    let refused = loop {
+        certified.request(stream, &grpc_fields(METHOD, &[])).await;
+        match certified.on_stream(stream).await {
+            Some(frame) if frame.kind == kind::RST_STREAM => break frame.number(0) == u32::from(Reason::REFUSED_STREAM),
+            // Without a call in flight the connection ends.
+            None => break true,
+            Some(_) => {}
+        }
+        assert!(stream < 2000, "still served");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream += 2;
+    };
+    assert!(refused);
+    uncertified.closed().await;
 }

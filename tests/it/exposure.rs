@@ -40,7 +40,7 @@ async fn it_is_not_ready_until_it_is_bound_to_loopback_and_served_all_the_same()
     assert_eq!(status, 503);
     let part = parts.lines().find(|line| line.starts_with("[-] upstream exposure: ")).unwrap_or_else(|| panic!("{parts}"));
     assert!(part.contains(&format!("0.0.0.0:{port}")) && part.contains("127.0.0.1"), "where, and what to do: {part}");
-    assert!(doorward.stderr().contains("unix:/path"), "what to do: {}", doorward.stderr());
+    eventually("what to do", || doorward.stderr().contains("unix:/path").then_some(()));
     let answer = Wire::connect(&doorward).await.call(request("/demo.v1.Echo/Unary", &[])).await;
     assert_eq!(answer.grpc_status(), Some(0), "a laptop works");
 
@@ -48,6 +48,7 @@ async fn it_is_not_ready_until_it_is_bound_to_loopback_and_served_all_the_same()
     let _bound_well = echo_at(on_loopback(port));
     eventually("ready", || (doorward.get("/readyz").0 == 200).then_some(()));
     assert_eq!(doorward.metric("doorward_upstream_exposed", &[]), 0.0);
+    eventually("its end in the log", || doorward.stderr().contains("(any more)").then_some(()));
     assert_eq!(errors(&doorward), 1, "once a change: {}", doorward.stderr());
 }
 
@@ -62,7 +63,8 @@ fn a_port_that_is_opened_later_is_seen_too() {
     socket.bind(&SocketAddr::from(([0; 8], upstream.address.port())).into()).unwrap();
     socket.listen(1).unwrap();
     eventually("not ready", || (doorward.get("/readyz").0 == 503).then_some(()));
-    assert!(doorward.stderr().contains(&format!("[::]:{}", upstream.address.port())), "{}", doorward.stderr());
+    let address = format!("[::]:{}", upstream.address.port());
+    eventually("the address in the log", || doorward.stderr().contains(&address).then_some(()));
 }
 
 #[test]

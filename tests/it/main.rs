@@ -6,6 +6,7 @@ mod access_log; // one JSON line a call, no secret in it
 mod architecture; // imports only go down; files say what they are for
 mod authorization; // which rule decides, and what a refusal says
 mod calls; // every kind of call passes unchanged
+mod check; // what `check` says of a configuration: summary, likely mistakes, methods that the upstream does not have
 mod claim_names; // nested roles, scopes, clients: tokens as widespread providers shape them
 mod client_certificates; // callers known by a name in their certificate
 mod commands; // the command line and its exit codes
@@ -16,6 +17,7 @@ mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
 mod drain_under_load; // real clients lose no call
+mod explain_running; // `doorward explain --running`, POST /explain
 mod exposure; // an upstream that others can reach
 mod floods; // frames, resets and connections without end
 mod foreign_tokens; // tokens of other people's libraries: every algorithm, and every shape that is none of ours

@@ -53,7 +53,8 @@ fn an_identity_has_one_bucket_whatever_its_credentials() {
     // A quarter of an hour, less what the calls took.
     assert!((800.0..=900.0).contains(&delay), "{delay}");
     assert!(answers[2].0.get("retry_delay").is_none());
-    assert_eq!(upstream.calls().len(), 8, "what is over the rate does not reach the service");
+    // What is over the rate does not reach the service.
+    upstream.assert_calls(8);
     // What operators see.
     let lines = doorward.access_lines(12);
     let line = &lines[5];

@@ -10,7 +10,9 @@ A unary or client-streaming answer is a JSON report of what reached the service 
 
 Standard output, one JSON object a line: {"port"} once, then {"event": "call" | "end", …} as calls come and go.
 SIGTERM stops the service: calls in flight have --grace seconds to finish. --option is a channel argument whose value is a number.
+--reflection answers for the services of a descriptor set, as this version: v1 or v1alpha, whose messages are the same.
 Usage: upstream.py [--address 127.0.0.1:0 | unix:/path] [--tls CERT KEY CA] [--health] [--grace SECONDS] [--option NAME=VALUE]…
+    [--reflection VERSION DESCRIPTOR_SET]
 """
 
 import argparse
@@ -23,7 +25,9 @@ import time
 from concurrent import futures
 
 import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 output = threading.Lock()
 
@@ -134,18 +138,36 @@ class Anything(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda message, context: one_answer([message], context))
 
 
+def reflect(server, version, path):
+    descriptors, pool = descriptor_pb2.FileDescriptorSet.FromString(open(path, "rb").read()), descriptor_pool.DescriptorPool()
+    for file in descriptors.file:
+        pool.Add(file)
+    services = [f"{file.package}.{service.name}" for file in descriptors.file for service in file.service]
+    servicer = reflection.ReflectionServicer(services, pool)
+    info = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(f"grpc.reflection.{version}.ServerReflection", {"ServerReflectionInfo": info})
+    server.add_generic_rpc_handlers((handler,))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--address", default="127.0.0.1:0")
     parser.add_argument("--tls", nargs=3, metavar=("CERT", "KEY", "CA"))
     parser.add_argument("--health", action="store_true")
     parser.add_argument("--grace", type=float, default=0)
+    parser.add_argument("--reflection", nargs=2, metavar=("VERSION", "DESCRIPTOR_SET"))
     parser.add_argument("--option", action="append", default=[])
     arguments = parser.parse_args()
     options = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1, "grpc.so_reuseport": 0}
     options.update((name, int(value)) for name, value in (option.split("=") for option in arguments.option))
     server = grpc.server(futures.ThreadPoolExecutor(64), options=list(options.items()))
     server.add_generic_rpc_handlers((Anything(),))
+    if arguments.reflection:
+        reflect(server, *arguments.reflection)
     if arguments.health:
         servicer = health.HealthServicer()
         servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -9,7 +9,9 @@ use crate::config::files::Content;
 use crate::config::node::Value;
 use crate::config::section::Field;
 use crate::config::values::{A_URL, https_url};
-use crate::config::{Authentication, Google, HttpsUrl, IdentityHeaders, InputFile, JwtProvider, KeyLocation, LongCall, LongCalls, Mode};
+use crate::config::{
+    Authentication, Google, HttpsUrl, IdentityHeaders, InputFile, JwtProvider, KeyLocation, LongCall, LongCalls, Mode, PublicMethod,
+};
 use crate::grpc::MethodPattern;
 use std::collections::HashMap;
 
@@ -87,20 +89,20 @@ fn mode(field: &Field) -> Mode {
     mode.unwrap_or(Mode::Required)
 }
 
-fn public_methods(field: &Field) -> Vec<MethodPattern> {
+fn public_methods(field: &Field) -> Vec<PublicMethod> {
     let items = field.items("a list of method patterns such as /grpc.health.v1.Health/*").unwrap_or_default();
     items.iter().filter_map(public_method).collect()
 }
 
 /// Of gRPC's own services (health, reflection) all versions may well be meant.
-fn public_method(item: &Field) -> Option<MethodPattern> {
+fn public_method(item: &Field) -> Option<PublicMethod> {
     let pattern = item.parse("a method pattern", parse_pattern)?;
     if let MethodPattern::Package(package) = &pattern
         && package.split('.').next() != Some("grpc")
     {
         item.warning("every method of every service in this package is public, also those to come; name the services that are meant");
     }
-    Some(pattern)
+    Some(PublicMethod { pattern, at: item.position() })
 }
 
 pub(super) fn parse_pattern(text: &str) -> Result<MethodPattern, &'static str> {

@@ -130,16 +130,20 @@ fn claim_names(field: &Field) -> ClaimNames {
     let mut claims = ClaimNames {
         user_id: named("sub"),
         email: named("email"),
+        email_at: None,
         name: named("name"),
         roles: named("roles"),
         client_id: None,
         permissions: None,
     };
     let Some(mut section) = field.section() else { return claims };
-    let mut claim = |key| section.field(key).text("the path of a claim").map(named);
+    let email = section.field("email");
+    let path = |field: Field| field.text("the path of a claim").map(named);
+    let mut claim = |key| path(section.field(key));
     claims = ClaimNames {
         user_id: claim("user_id").unwrap_or(claims.user_id),
-        email: claim("email").unwrap_or(claims.email),
+        email_at: email.is_set().then(|| email.position()),
+        email: path(email).unwrap_or(claims.email),
         name: claim("name").unwrap_or(claims.name),
         roles: claim("roles").unwrap_or(claims.roles),
         client_id: claim("client_id"),

@@ -1,7 +1,7 @@
 //! HTTP/2 by hand: frames of a client over TLS or of a service, for what no library would send. Fields are literals, never
 //! indexed or Huffman-coded.
 
-use super::{Doorward, PATIENCE, wire};
+use super::{Doorward, PATIENCE, Site, wire};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -52,7 +52,16 @@ impl Frames {
 
     /// Also sends the preface and empty SETTINGS, and acknowledges the server's.
     pub async fn open(doorward: &Doorward) -> Frames {
-        let mut frames = Frames::connect(doorward).await;
+        Frames::connect(doorward).await.opened().await
+    }
+
+    /// The same with the certificate `<name>.crt` of the site.
+    pub async fn open_as(doorward: &Doorward, site: &Site, name: &str) -> Frames {
+        Frames { io: wire::tls_as(doorward, site, name).await.unwrap() }.opened().await
+    }
+
+    async fn opened(self) -> Frames {
+        let mut frames = self;
         frames.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         frames.send(kind::SETTINGS, 0, 0, &[]).await;
         frames.send(kind::SETTINGS, ACK, 0, &[]).await;

@@ -25,7 +25,7 @@ pub use frames::{Frames, kind};
 pub use go::{GoClient, GoServer, h2spec};
 pub use key_server::{Exchange, KeyServer};
 pub use node::{NodeServer, OpenIdProvider};
-pub use python::{Answer, Call, PythonUpstream, call};
+pub use python::{Answer, Call, PythonClient, PythonUpstream, call};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
 pub use token::{claims, now, token};

@@ -1,7 +1,7 @@
 //! The real grpcio, as client and as server (`tests/python/`).
 
-use super::Doorward;
 use super::process::{Process, line, output};
+use super::{Doorward, Site, eventually};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -12,11 +12,17 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
 pub(super) fn python(script: &str) -> Command {
+    let mut command = interpreter();
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script));
+    command
+}
+
+fn interpreter() -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = std::env::var_os("DOORWARD_TEST_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
     assert!(interpreter.exists(), "{} is missing: run `make test`, which makes it", interpreter.display());
     let mut command = Command::new(interpreter);
-    command.arg(root.join("tests/python").join(script)).env("GRPC_VERBOSITY", "ERROR").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("GRPC_VERBOSITY", "ERROR").env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
@@ -30,6 +36,17 @@ pub fn foreign_tokens(order: &Value) -> BTreeMap<String, String> {
     serde_json::from_str(&output(&mut python("foreign_tokens.py"), order)).unwrap()
 }
 
+/// The descriptor set of `<name>.proto` of the site, made by protoc: `<name>.binpb`.
+#[track_caller]
+pub fn protoc(site: &Site, name: &str) -> PathBuf {
+    let set = site.path(&format!("{name}.binpb"));
+    let mut command = interpreter();
+    command.args(["-m", "grpc_tools.protoc", "--include_imports"]).arg(format!("--descriptor_set_out={}", set.display()));
+    command.arg("--proto_path").arg(site.path("")).arg(site.path(&format!("{name}.proto")));
+    assert!(command.status().unwrap().success(), "{command:?}");
+    set
+}
+
 /// A gRPC service without any authentication.
 pub struct PythonUpstream {
     process: Process,
@@ -41,7 +58,7 @@ impl PythonUpstream {
         PythonUpstream::start_with(&[])
     }
 
-    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`, `--grace`, `--option`.
+    /// Further arguments of `upstream.py`: `--address`, `--tls`, `--health`, `--grace`, `--option`, `--reflection`.
     pub fn start_with(arguments: &[&str]) -> PythonUpstream {
         let mut process = Process::spawn(python("upstream.py").args(arguments));
         let port = process.find(
@@ -70,6 +87,13 @@ impl PythonUpstream {
     /// Calls that have reached the service, the proxy's own health checks aside.
     pub fn calls(&self) -> Vec<Value> {
         self.events("call")
+    }
+
+    /// As many calls have reached it. It tells of each by a line, which may come after the answer.
+    #[track_caller]
+    pub fn assert_calls(&self, count: usize) {
+        eventually("what the service tells of its calls", || (self.calls().len() >= count).then_some(()));
+        assert_eq!(self.calls().len(), count, "calls that reached the service");
     }
 
     /// The first end of a call of `method`, once it has happened.
@@ -161,7 +185,8 @@ impl Doorward {
         self.client_as(&json!({}))
     }
 
-    fn client_as(&self, more: &Value) -> PythonClient {
+    /// The same with more members of the order.
+    pub fn client_as(&self, more: &Value) -> PythonClient {
         let mut order = json!({"target": self.target(), "ca": self.ca});
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let mut process = python("client.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -1,6 +1,6 @@
 //! A client on the `h2` crate: says what grpcio would never say, and sees the answer as it is on the wire.
 
-use super::{Doorward, PATIENCE};
+use super::{Doorward, PATIENCE, Site};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 /// A TLS connection to the traffic port that offers `protocols`.
@@ -29,11 +29,31 @@ pub async fn tls_of(
     protocols: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect(doorward, protocols, versions, None).await
+}
+
+/// A connection for HTTP/2 that shows the certificate `<name>.crt` of the site.
+pub async fn tls_as(doorward: &Doorward, site: &Site, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    let certificate = CertificateDer::from_pem_file(site.path(&format!("{name}.crt"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(site.path(&format!("{name}.key"))).unwrap();
+    connect(doorward, &[b"h2"], rustls::DEFAULT_VERSIONS, Some((certificate, key))).await
+}
+
+async fn connect(
+    doorward: &Doorward,
+    protocols: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&doorward.ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match own {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(doorward.traffic).await?;
     stream.set_nodelay(true)?;

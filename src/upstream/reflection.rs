@@ -1,0 +1,189 @@
+//! What the upstream says it has: its services and methods by gRPC server reflection
+//! (<https://github.com/grpc/grpc/blob/master/doc/server-reflection.md>), v1 or, where that is not there, v1alpha. One stream
+//! of its own connection, a question at a time. For commands; no call waits for it.
+
+use super::connect::{Connected, Connector};
+use crate::grpc::{Code, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited};
+use crate::http2::OWN_CONNECTION_WINDOW;
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use std::time::Duration;
+
+/// For all of it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Of all answers together: far above the descriptors of any server.
+const MOST_BYTES: usize = 64 << 20;
+const MOST_SERVICES: usize = 10_000;
+
+/// Numbers in `ServerReflectionRequest` and `ServerReflectionResponse`.
+mod field {
+    pub(super) const FILE_CONTAINING_SYMBOL: u8 = 4;
+    pub(super) const LIST_SERVICES: u8 = 7;
+    pub(super) const FILES: u64 = 4;
+    pub(super) const SERVICES: u64 = 6;
+    pub(super) const ERROR: u64 = 7;
+}
+
+impl Connector {
+    /// Asks the upstream which services and methods it has.
+    ///
+    /// # Errors
+    /// Why it cannot be known, in words for the operator.
+    pub async fn reflect(&self, scheme: &Scheme, authority: &Authority) -> Result<Services, String> {
+        let asked = async {
+            let Connected { sender, driver, .. } = self.connect(OWN_CONNECTION_WINDOW).await.map_err(|why| why.0.to_string())?;
+            tokio::select! {
+                _ = driver => Err("the connection ended".to_owned()),
+                services = reflect(sender, scheme, authority) => services,
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, asked).await;
+        in_time.unwrap_or_else(|_| Err(format!("no whole answer within {} s", PATIENCE.as_secs())))
+    }
+}
+
+async fn reflect(mut sender: SendRequest<Bytes>, scheme: &Scheme, authority: &Authority) -> Result<Services, String> {
+    for version in ["v1", "v1alpha"] {
+        match services(&mut sender, scheme, authority, version).await {
+            Err(Failure::Unimplemented) => {}
+            Err(Failure::Other(why)) => return Err(format!("grpc.reflection.{version}: {why}")),
+            Ok(services) => return Ok(services),
+        }
+    }
+    Err("it has no reflection service (grpc.reflection.v1 or v1alpha); --descriptors takes a file instead".to_owned())
+}
+
+enum Failure {
+    Unimplemented,
+    Other(String),
+}
+
+impl From<h2::Error> for Failure {
+    fn from(error: h2::Error) -> Failure {
+        Failure::Other(error.to_string())
+    }
+}
+
+impl From<NotProtobuf> for Failure {
+    fn from(NotProtobuf: NotProtobuf) -> Failure {
+        Failure::Other("an answer is no protobuf message".to_owned())
+    }
+}
+
+impl From<NoDescriptors> for Failure {
+    fn from(why: NoDescriptors) -> Failure {
+        Failure::Other(match why {
+            NoDescriptors::Malformed => "an answer is no file descriptor".to_owned(),
+            other => other.to_string(),
+        })
+    }
+}
+
+async fn services(sender: &mut SendRequest<Bytes>, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Services, Failure> {
+    let mut stream = Stream::open(sender, scheme, authority, version).await?;
+    let list = stream.ask(field::LIST_SERVICES, "", field::SERVICES).await?;
+    let mut services = Services::default();
+    for (number, entry) in length_delimited(&list).enumerate() {
+        if number == MOST_SERVICES {
+            return Err(Failure::Other(format!("it lists more than {MOST_SERVICES} services")));
+        }
+        for name in length_delimited(entry?.1) {
+            let (1, name) = name? else { continue };
+            let name = std::str::from_utf8(name).map_err(|_| NotProtobuf)?;
+            if services.methods(name).is_some() {
+                continue; // it came with another of its file
+            }
+            let files = stream.ask(field::FILE_CONTAINING_SYMBOL, name, field::FILES).await?;
+            for file in length_delimited(&files) {
+                services.add_file(file?.1)?;
+            }
+            if services.methods(name).is_none() {
+                return Err(Failure::Other("a service that it lists is not in the file that it gives for it".to_owned()));
+            }
+        }
+    }
+    Ok(services)
+}
+
+/// One call of `ServerReflectionInfo`.
+struct Stream {
+    questions: SendStream<Bytes>,
+    /// Until the head of the answer has come.
+    response: Option<ResponseFuture>,
+    head: HeaderMap,
+    body: Option<RecvStream>,
+    buffer: BytesMut,
+    received: usize,
+}
+
+impl Stream {
+    async fn open(sender: &mut SendRequest<Bytes>, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Stream, Failure> {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let uri = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query(path).build();
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.expect("scheme, authority and path make a URI");
+        request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
+        let (response, questions) = sender.send_request(request, false)?;
+        let (head, buffer) = (HeaderMap::new(), BytesMut::new());
+        Ok(Stream { questions, response: Some(response), head, body: None, buffer, received: 0 })
+    }
+
+    /// Asks one question; the content of the answer's field `expected`.
+    async fn ask(&mut self, question: u8, text: &str, expected: u64) -> Result<Bytes, Failure> {
+        // When it cannot be asked any more, what it has sent says why.
+        let _ = self.questions.send_data(frame_field(question, text), false);
+        let answer = self.message().await?;
+        for field in length_delimited(&answer) {
+            match field? {
+                (number, content) if number == expected => return Ok(answer.slice_ref(content)),
+                (field::ERROR, _) => return Err(Failure::Other("it answers with an error".to_owned())),
+                _ => {}
+            }
+        }
+        // A list of nothing has no bytes, and an empty message may be left out.
+        Ok(Bytes::new())
+    }
+
+    /// The next whole message.
+    async fn message(&mut self) -> Result<Bytes, Failure> {
+        if let Some(response) = self.response.take() {
+            let (head, body) = response.await?.into_parts();
+            self.head = head.headers;
+            self.body = Some(body);
+        }
+        let body = self.body.as_mut().expect("the head has come");
+        loop {
+            if let Some((prefix, rest)) = self.buffer.split_first_chunk::<5>() {
+                let [compressed, length @ ..] = *prefix;
+                let length = u32::from_be_bytes(length) as usize;
+                if compressed != 0 || length > MOST_BYTES {
+                    return Err(Failure::Other("an answer is compressed or too large".to_owned()));
+                }
+                if rest.len() >= length {
+                    let _ = self.buffer.split_to(prefix.len());
+                    return Ok(self.buffer.split_to(length).freeze());
+                }
+            }
+            let Some(data) = body.data().await else { break };
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            self.received += data.len();
+            if self.received > MOST_BYTES {
+                return Err(Failure::Other("its answers are larger than 64 MiB".to_owned()));
+            }
+            self.buffer.extend_from_slice(&data);
+        }
+        let trailers = body.trailers().await?;
+        let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status")).or_else(|| self.head.get("grpc-status"));
+        Err(match status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes())) {
+            Code::Unimplemented => Failure::Unimplemented,
+            code => Failure::Other(format!("it ended with {}", code.name())),
+        })
+    }
+}
