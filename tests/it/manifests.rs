@@ -123,6 +123,33 @@ fn a_field_that_kubernetes_does_not_know_is_an_error() {
     }
 }
 
+/// The block of docs/kubernetes.md with this language and name.
+fn in_the_page(info: &str) -> String {
+    let page = read("docs/kubernetes.md");
+    let (_, rest) = page.split_once(&format!("```{info}\n")).unwrap();
+    rest.split_once("\n```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_charts_of_the_page_render() {
+    let site = Site::new();
+    let values = site.write("values.yaml", in_the_page("yaml values.yaml"));
+    let rendered = manifests(&["helm", path(&root().join("deploy/helm/doorward")), "users", path(&values)]).unwrap();
+    assert_eq!(Objects::of(&rendered).sidecar()["image"], "registry.example.com/doorward:0.1.0");
+
+    fs::create_dir_all(site.path("own/templates")).unwrap();
+    fs::create_dir_all(site.path("own/charts")).unwrap();
+    site.write("own/Chart.yaml", "{ apiVersion: v2, name: own, version: 1.0.0, dependencies: [{ name: doorward, version: 0.1.0 }] }");
+    site.write("own/templates/deployment.yaml", in_the_page("gotemplate templates/deployment.yaml"));
+    let copied =
+        Command::new("cp").arg("-R").arg(root().join("deploy/helm/doorward")).arg(site.path("own/charts/doorward")).status().unwrap();
+    assert!(copied.success());
+    let own = Objects::of(&manifests(&["helm", path(&site.path("own")), "users"]).unwrap());
+    assert_eq!(own.kinds(), ["ConfigMap", "Deployment", "NetworkPolicy", "Service"]);
+    let whole = whole_chart();
+    assert_eq!((own.sidecar(), &own.pod()["volumes"]), (whole.sidecar(), &whole.pod()["volumes"]));
+}
+
 #[test]
 fn kustomize_and_helm_make_the_same_sidecar() {
     let (kustomize, helm) = (overlay(), whole_chart());
@@ -144,7 +171,9 @@ fn checked(objects: &Objects) -> (bool, String) {
     let site = Site::new();
     let config = &objects.one("ConfigMap")["data"];
     let folder = path(&site.path("")).trim_end_matches('/').to_owned();
-    for (mounted, files) in [("tls", &["tls.crt", "tls.key"][..]), ("api-keys", &["api-keys.yaml"]), ("cluster", &["ca.crt", "token"]), ("config", &[])] {
+    for (mounted, files) in
+        [("tls", &["tls.crt", "tls.key"][..]), ("api-keys", &["api-keys.yaml"]), ("cluster", &["ca.crt", "token"]), ("config", &[])]
+    {
         fs::create_dir(site.path(mounted)).unwrap();
         for file in files {
             let content = fs::read(site.path(file)).or_else(|_| fs::read(site.path("ca.pem"))).unwrap();
@@ -163,7 +192,8 @@ fn checked(objects: &Objects) -> (bool, String) {
 fn doorward_takes_the_configurations() {
     let (fine, said) = checked(&overlay());
     assert!(fine && said.contains("0 warnings"), "{said}");
-    let rules = json!({"config": {"authorization": {"methods": {"/api.users.UserService/*": "authenticated"}}}});
+    let rules =
+        json!({"config": {"authorization": {"roles": {"viewer": ["users:read"]}, "methods": {"/api.users.UserService/*": "users:read"}}}});
     let (fine, said) = checked(&chart(&rules));
     assert!(fine && said.contains("0 warnings"), "{said}");
     let (fine, said) = checked(&chart(&json!({})));
@@ -181,7 +211,8 @@ fn configuration_of(objects: &Objects) -> Value {
 fn every_path_is_mounted_and_every_port_is_listened_on() {
     for objects in [overlay(), whole_chart()] {
         let (sidecar, config) = (objects.sidecar(), configuration_of(&objects));
-        let volumes: BTreeSet<&str> = objects.pod()["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].as_str().unwrap()).collect();
+        let volumes: BTreeSet<&str> =
+            objects.pod()["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].as_str().unwrap()).collect();
         let mounts: Vec<&Value> = sidecar["volumeMounts"].as_array().unwrap().iter().collect();
         assert_eq!(volumes, mounts.iter().map(|mount| mount["name"].as_str().unwrap()).collect());
         // A `subPath` never changes.
@@ -197,7 +228,8 @@ fn every_path_is_mounted_and_every_port_is_listened_on() {
         }
         assert!(named >= 4, "{named}");
         let port = |key: &str| config[key]["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
-        let listed = json!([{"name": "grpc-tls", "containerPort": port("listen")}, {"name": "operations", "containerPort": port("operations")}]);
+        let listed =
+            json!([{"name": "grpc-tls", "containerPort": port("listen")}, {"name": "operations", "containerPort": port("operations")}]);
         assert_eq!(sidecar["ports"], listed);
         assert_eq!(config["upstream"]["address"], "http://127.0.0.1:50051");
         assert!(read("deploy/example/service.py").contains("127.0.0.1:50051"));
@@ -223,7 +255,8 @@ fn selectors_select_the_pods() {
         }
         let scraped = &objects.one("ServiceMonitor")["spec"];
         let mut services = objects.0.iter().filter(|object| object["kind"] == "Service");
-        let operations = services.find(|service| service["metadata"].get("labels").is_some_and(|labels| within(&scraped["selector"]["matchLabels"], labels)));
+        let operations = services
+            .find(|service| service["metadata"].get("labels").is_some_and(|labels| within(&scraped["selector"]["matchLabels"], labels)));
         assert_eq!(operations.unwrap()["spec"]["ports"][0]["name"], scraped["endpoints"][0]["port"]);
     }
 }
@@ -244,7 +277,10 @@ fn the_times_of_the_way_down_fit_into_each_other() {
         let readiness = &objects.sidecar()["readinessProbe"];
         let noticed = Duration::from_secs(readiness["periodSeconds"].as_u64().unwrap() * readiness["failureThreshold"].as_u64().unwrap());
         assert!(noticed < Duration::from_secs(seconds("drain_delay")), "not ready is seen before anybody is sent away");
-        assert_eq!(objects.sidecar()["lifecycle"]["preStop"]["exec"]["command"], json!(["doorward", "drain", "--config", objects.sidecar()["args"][2]]));
+        assert_eq!(
+            objects.sidecar()["lifecycle"]["preStop"]["exec"]["command"],
+            json!(["doorward", "drain", "--config", objects.sidecar()["args"][2]])
+        );
     }
 }
 
@@ -316,7 +352,11 @@ fn the_context_of_the_image_is_complete() {
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         assert!(Command::new("cp").arg("-R").arg(root().join(name)).arg(&target).status().unwrap().success(), "{name}");
     }
-    let output = Command::new(env!("CARGO")).args(["metadata", "--locked", "--format-version", "1", "--no-deps"]).current_dir(&folder).output().unwrap();
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1", "--no-deps"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Every file that the sources take in at compile time, outside of tests and fuzz targets.
     for included in ["proto/demo/v1/greeter.proto", "src/cli/demo/doorward.yaml", ".cargo/config.toml"] {

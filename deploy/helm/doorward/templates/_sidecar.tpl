@@ -56,18 +56,18 @@ doorward: {{ .Release.Name | quote }}
   - { name: doorward-cluster, mountPath: /var/run/secrets/doorward/cluster, readOnly: true }
 {{- end }}
 
-{{/* Under volumes. Their Secrets are for the group 65532: the pod's securityContext.fsGroup. */}}
+{{/* Under volumes. 288 is 0440: their files are for the group 65532, which is the pod's securityContext.fsGroup. */}}
 {{- define "doorward.volumes" -}}
 - name: doorward-config
   configMap: { name: {{ include "doorward.name" . | quote }} }
 - name: doorward-tls
-  secret: { secretName: {{ .Values.tlsSecret | quote }}, defaultMode: 0440 }
+  secret: { secretName: {{ .Values.tlsSecret | quote }}, defaultMode: 288 }
 - name: doorward-api-keys
-  secret: { secretName: {{ .Values.apiKeysSecret | quote }}, defaultMode: 0440 }
+  secret: { secretName: {{ .Values.apiKeysSecret | quote }}, defaultMode: 288 }
 # What the API server wants before it shows its keys, with which service-account tokens are verified.
 - name: doorward-cluster
   projected:
-    defaultMode: 0440
+    defaultMode: 288
     sources:
     - serviceAccountToken: { path: token, expirationSeconds: 3600 }
     - configMap:
