@@ -140,7 +140,7 @@ fn the_charts_of_the_page_render() {
     fs::create_dir_all(site.path("own/templates")).unwrap();
     fs::create_dir_all(site.path("own/charts")).unwrap();
     site.write("own/Chart.yaml", "{ apiVersion: v2, name: own, version: 1.0.0, dependencies: [{ name: doorward, version: 0.1.0 }] }");
-    site.write("own/templates/deployment.yaml", in_the_page("gotemplate templates/deployment.yaml"));
+    site.write("own/templates/deployment.yaml", in_the_page("gotemplate deployment.yaml"));
     let copied =
         Command::new("cp").arg("-R").arg(root().join("deploy/helm/doorward")).arg(site.path("own/charts/doorward")).status().unwrap();
     assert!(copied.success());
