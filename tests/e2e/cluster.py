@@ -45,12 +45,11 @@ class Cluster:
         return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
     def operations(self, pod, path):
-        """What Doorward's operations port of a pod says, through the API server; what went wrong when it does not say 200."""
-        found = subprocess.run(
-            self.command("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9902/proxy{path}"),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        return found.stdout
+        """What Doorward's operations port of a pod says, through the API server; nothing when it does not say 200."""
+        return self.run("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9902/proxy{path}", check=False)
+
+    def says_yes(self, pod, probe):
+        return self.operations(pod, f"{probe}?verbose") != ""
 
     def client(self, order):
         """One order for the client's pod, and its answer."""
