@@ -14,7 +14,7 @@ STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed
 # For each fuzz target.
 FUZZ_SECONDS ?= 10
 
-.PHONY: help demo test fuzz lint check bench bench-credentials ci
+.PHONY: help demo test fuzz lint check bench bench-credentials e2e ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
@@ -24,6 +24,7 @@ help:
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
 	@echo 'make bench-credentials   CPU of finding out who is calling: tokens known, new and forged, API keys (needs haproxy)'
+	@echo 'make e2e     deploy/ on the cluster of KUBECONFIG, some minutes (E2E_IMAGE: see tests/e2e/run.py)'
 	@echo 'make ci      all that CI runs'
 
 demo:
@@ -44,10 +45,11 @@ $(PACKAGES)/.installed: tests/node/package.json tests/node/package-lock.json
 	cd tests/node && $(NPM) ci --loglevel=error
 	touch $@
 
-# Every `tool` of go.mod, at the version that stands there.
-$(PROGRAMS)/.installed: tests/go/go.mod tests/go/go.sum
+# Every `tool` of go.mod, at the version that stands there, and our own that checks deploy/.
+$(PROGRAMS)/.installed: $(wildcard tests/go/go.* tests/go/manifests/*)
 	rm -rf $(PROGRAMS)
 	cd tests/go && GOBIN=$(CURDIR)/$(PROGRAMS) $(GO) install tool
+	cd tests/go/manifests && $(GO) build -o $(CURDIR)/$(PROGRAMS)/manifests .
 	touch $@
 
 fuzz:
@@ -66,5 +68,10 @@ bench:
 
 bench-credentials:
 	$(CARGO) bench --locked --bench credentials
+
+# Not a part of ci: it wants a cluster and takes minutes.
+e2e: $(VENV)/.installed $(PROGRAMS)/.installed
+	$(if $(DOORWARD),,$(CARGO) build --release --locked)
+	$(VENV)/bin/python tests/e2e/run.py
 
 ci: lint test check fuzz

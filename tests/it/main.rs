@@ -33,6 +33,7 @@ mod hostile_upstream; // bad frames, floods and lies from the service
 mod identity_headers; // what the upstream is told, and by nobody else
 mod jwks; // key sets from a URL
 mod long_calls; // calls that outlive their credential
+mod manifests; // deploy/: images, Kustomize, Helm
 mod memory; // what one connection can make us hold
 mod oidc_provider; // a real OpenID provider: grants, discovery, key rotation
 mod operations; // probes, metrics, gRPC health

@@ -1,4 +1,4 @@
-//! The Go world (`tests/go/`): grpc-go's own interop client and server, unchanged, and h2spec.
+//! The Go world (`tests/go/`): grpc-go's own interop client and server, unchanged, h2spec, and what renders and checks manifests.
 
 use super::process::{Process, line};
 use super::{Doorward, PATIENCE};
@@ -62,4 +62,11 @@ pub fn h2spec(doorward: &Doorward, path: &str, sections: &[&str]) -> String {
     process.wait(8 * PATIENCE);
     line(&process.stdout, "h2spec's last line", |line| line.contains(" tests, ").then_some(()));
     process.stdout.text()
+}
+
+/// What `tests/go/manifests` renders; its complaints when something in it is wrong.
+pub fn manifests(arguments: &[&str]) -> Result<String, String> {
+    let output = program("manifests").args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }

@@ -22,7 +22,7 @@ pub use collector::Collector;
 pub use doorward::{Doorward, command};
 pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
-pub use go::{GoClient, GoServer, h2spec};
+pub use go::{GoClient, GoServer, h2spec, manifests};
 pub use key_server::{Exchange, KeyServer};
 pub use node::{NodeServer, OpenIdProvider};
 pub use python::{Answer, Call, PythonClient, PythonUpstream, call};
