@@ -10,13 +10,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+pub(super) fn python(name: &str) -> Command {
+    script(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
+}
+
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
-pub(super) fn python(script: &str) -> Command {
+pub fn script(path: &Path) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = std::env::var_os("DOORWARD_TEST_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
     assert!(interpreter.exists(), "{} is missing: run `make test`, which makes it", interpreter.display());
     let mut command = Command::new(interpreter);
-    command.arg(root.join("tests/python").join(script)).env("GRPC_VERBOSITY", "ERROR").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(path).env("GRPC_VERBOSITY", "ERROR").env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
