@@ -1,30 +1,36 @@
 # One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and for the tests
-# Node 20 or later with npm, Go 1.26 or later, and promtool (Debian has it in its package prometheus).
+# Node 20 or later with npm, Go 1.26 or later, Java 17 or later with Maven, and promtool (Debian has it in its package prometheus).
 
 CARGO ?= cargo
 PYTHON ?= python3
 NPM ?= npm
 GO ?= go
+MAVEN ?= mvn
 VENV := .venv
 PACKAGES := tests/node/node_modules
 PROGRAMS := tests/go/bin
+ARCHIVES := tests/java/lib
+RELEASE_VENV := release/.venv
 # The stamps stand for the installed requirements: touching a list makes its environment anew.
-STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed
+STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed $(ARCHIVES)/.installed
 
 # For each fuzz target.
 FUZZ_SECONDS ?= 10
 
-.PHONY: help demo test fuzz lint check bench bench-credentials e2e ci
+.PHONY: help demo test fuzz lint check bench bench-credentials e2e deny sbom release ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
-	@echo 'make test    every test; sets up the Python, Node and Go environments they need'
+	@echo 'make test    every test; sets up the Python, Node, Go and Java environments they need'
 	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (10) from its seeds'
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
 	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
 	@echo 'make bench-credentials   CPU of finding out who is calling: tokens known, new and forged, API keys (needs haproxy)'
 	@echo 'make e2e     deploy/ on the cluster of KUBECONFIG, some minutes (E2E_IMAGE: see tests/e2e/run.py)'
+	@echo 'make deny    licences, sources, bans and advisories of every dependency (needs cargo-deny)'
+	@echo 'make sbom    the bill of materials (CycloneDX) of each architecture, in target/'
+	@echo 'make release build, check and pack both architectures, in target/release-VERSION (needs a cross compiler and qemu-user)'
 	@echo 'make ci      all that CI runs'
 
 demo:
@@ -52,6 +58,12 @@ $(PROGRAMS)/.installed: $(wildcard tests/go/go.* tests/go/manifests/*)
 	cd tests/go/manifests && $(GO) build -o $(CURDIR)/$(PROGRAMS)/manifests .
 	touch $@
 
+# Every dependency of pom.xml, at the version that stands there; Java runs the client's source itself.
+$(ARCHIVES)/.installed: tests/java/pom.xml
+	rm -rf $(ARCHIVES)
+	cd tests/java && $(MAVEN) --batch-mode --quiet dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib
+	touch $@
+
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)
 
@@ -73,5 +85,25 @@ bench-credentials:
 e2e: $(VENV)/.installed $(PROGRAMS)/.installed
 	$(if $(DOORWARD),,$(CARGO) build --release --locked)
 	$(VENV)/bin/python tests/e2e/run.py
+
+# The advisories are a git repository, which cargo-deny fetches: without a way there that part fails and says so.
+deny:
+	$(CARGO) deny --locked check licenses sources bans
+	$(CARGO) deny --locked check advisories
+
+$(RELEASE_VENV)/.installed: release/requirements.txt
+	rm -rf $(RELEASE_VENV)
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement release/requirements.txt
+	touch $@
+
+sbom: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+sbom: $(RELEASE_VENV)/.installed
+	mkdir -p target
+	$(RELEASE_VENV)/bin/python release/sbom.py x86_64-unknown-linux-gnu target/doorward-amd64.cdx.json
+	$(RELEASE_VENV)/bin/python release/sbom.py aarch64-unknown-linux-gnu target/doorward-arm64.cdx.json
+
+release: $(RELEASE_VENV)/.installed
+	release/run
 
 ci: lint test check fuzz

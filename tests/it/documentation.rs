@@ -1,67 +1,16 @@
 //! The documentation and the code agree: every key, every reason, every number, every example, every link.
 //!
-//! In the pages a fenced block `yaml NAME` is a file; one whose name begins with `doorward` is a whole configuration. A
-//! block `console` is what a shell shows: `$` and a command, then what it prints, with `…` for what differs from run to run.
+//! What a block `console` shows is what a shell prints: `$` and a command, then its output, with `…` for what differs from run
+//! to run.
 
+use crate::harness::pages::{blocks, pages, read, root};
 use crate::harness::{Site, command};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 type Keys = BTreeSet<String>;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(name: impl AsRef<Path>) -> String {
-    let path = root().join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Every page, by its path from the root.
-fn pages() -> Vec<PathBuf> {
-    let in_docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
-    let own = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from);
-    own.into_iter().chain(in_docs).filter(|page| page.extension().is_some_and(|extension| extension == "md")).collect()
-}
-
-struct Block {
-    language: String,
-    /// The word after the language.
-    name: Option<String>,
-    text: String,
-}
-
-fn blocks(page: &Path) -> Vec<Block> {
-    let mut found: Vec<Block> = Vec::new();
-    let mut inside = false;
-    for line in read(page).lines() {
-        match (line.strip_prefix("```"), inside) {
-            (Some(info), false) => {
-                let mut words = info.split_whitespace().map(str::to_owned);
-                found.push(Block { language: words.next().unwrap_or_default(), name: words.next(), text: String::new() });
-                inside = true;
-            }
-            (Some(_), true) => inside = false,
-            (None, true) => found.last_mut().unwrap().text += &format!("{line}\n"),
-            (None, false) => {}
-        }
-    }
-    found
-}
-
-/// A site with the files of a page.
-fn site_of(page: &Path) -> Site {
-    let site = Site::new();
-    for block in blocks(page) {
-        if let Some(name) = &block.name {
-            site.write(name, &block.text);
-        }
-    }
-    site
-}
 
 /// What a shell prints for `command` in the site's directory, standard error too.
 fn printed_by(site: &Site, command: &str) -> String {
@@ -88,7 +37,7 @@ fn alike(pattern: &str, line: &str) -> bool {
 fn every_whole_configuration_passes_the_check() {
     let mut checked = 0;
     for page in pages() {
-        let site = site_of(&page);
+        let site = Site::of(&page);
         for block in blocks(&page).iter().filter(|block| block.language == "yaml") {
             let parsed: Result<serde_yaml::Value, _> = serde_yaml::from_str(&block.text);
             assert!(parsed.is_ok(), "{}: {parsed:?}\n{}", page.display(), block.text);
@@ -106,7 +55,7 @@ fn every_whole_configuration_passes_the_check() {
 fn every_command_prints_what_the_page_says() {
     let mut commands = 0;
     for page in pages() {
-        let site = site_of(&page);
+        let site = Site::of(&page);
         for block in blocks(&page).iter().filter(|block| block.language == "console") {
             for step in format!("\n{}", block.text).split("\n$ ").skip(1) {
                 let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
@@ -302,6 +251,8 @@ fn the_versions_of_the_compatibility_page_are_those_that_are_tested() {
         ("h2spec", "tests/go/go.mod", "summerwind/h2spec v"),
         ("grpcio (C-core)", "tests/python/requirements.txt", "grpcio=="),
         ("grpc-js", "tests/node/package.json", "\"@grpc/grpc-js\": \""),
+        ("grpc-java", "tests/java/pom.xml", "grpc-netty-shaded</artifactId>\n      <version>"),
+        ("grpcurl", "tests/go/go.mod", "fullstorydev/grpcurl v"),
         ("tonic", "Cargo.toml", "tonic = { version = \""),
     ] {
         let list = read(list);
@@ -323,9 +274,31 @@ fn the_map_names_every_room() {
 }
 
 #[test]
+fn the_changelog_has_its_form() {
+    let text = read("CHANGELOG.md");
+    let mut versions = text.lines().filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(versions.next(), Some("[Unreleased]"), "changes have a place to go");
+    for version in versions {
+        let (number, date) = version.strip_prefix('[').and_then(|rest| rest.split_once("] - ")).unwrap_or_else(|| panic!("{version}"));
+        assert!(number.split('.').count() == 3 && date.len() == "2026-01-01".len(), "{version}");
+    }
+    let kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+    assert!(text.lines().filter_map(|line| line.strip_prefix("### ")).all(|kind| kinds.contains(&kind)));
+}
+
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = read("README.md");
+    for page in pages() {
+        assert!(page.ends_with("README.md") || readme.contains(&format!("({})", page.display())), "{}", page.display());
+    }
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     for page in pages() {
-        let text = read(&page);
+        // What stands in a block is no prose.
+        let text = read(&page).split("```").step_by(2).collect::<String>();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://")) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };

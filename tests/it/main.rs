@@ -9,10 +9,12 @@ mod calls; // every kind of call passes unchanged
 mod check; // what `check` says of a configuration: summary, likely mistakes, methods that the upstream does not have
 mod claim_names; // nested roles, scopes, clients: tokens as widespread providers shape them
 mod client_certificates; // callers known by a name in their certificate
+mod client_examples; // the programs of docs/clients.md
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
 mod dashboards; // dashboard and alert rules name only metrics that exist
+mod dependencies; // licences and sources of what is linked
 mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
@@ -42,6 +44,7 @@ mod peers; // every gRPC client with every gRPC server
 mod policy_tests; // `doorward test`
 mod protocol; // early answers, half-closed streams, resets, deadlines: as it is on the wire
 mod rate_limits; // how often a caller may call, and a peer fail
+mod recipes; // the configurations of docs/recipes, called
 mod refusal_order; // 431, 405, 415, … authentication, authorization
 mod refusal_reasons; // the same reason in answer, log, metric and explanation
 mod reload; // files that change while Doorward runs

@@ -1,15 +1,19 @@
-//! The Go world (`tests/go/`): grpc-go's own interop client and server, unchanged, h2spec, and what renders and checks manifests.
+//! The Go world (`tests/go/`): grpc-go's own interop client and server, unchanged, h2spec, grpcurl, and what renders and checks manifests.
 
 use super::process::{Process, line};
 use super::{Doorward, PATIENCE};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A program that `tests/go/go.mod` names; `make test` builds it.
 fn program(name: &str) -> Command {
+    Command::new(programs().join(name))
+}
+
+/// Where the programs are that `tests/go/go.mod` names; `make test` builds them.
+pub fn programs() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go/bin");
     assert!(folder.join(".installed").exists(), "{} is missing: run `make test`, which makes it (with Go)", folder.display());
-    Command::new(folder.join(name))
+    folder
 }
 
 /// grpc-go's interop server, with all its defaults. It listens on every interface, as it cannot be told otherwise.
@@ -69,4 +73,13 @@ pub fn manifests(arguments: &[&str]) -> Result<String, String> {
     let output = program("manifests").args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// What grpcurl prints, on standard output and standard error, and how it ends: 0, or 64 and the call's status. `arguments`
+/// after those for `doorward`'s certificate and before its address, `method` after it.
+#[track_caller]
+pub fn grpcurl(doorward: &Doorward, arguments: &[&str], method: &[&str]) -> (Option<i32>, String) {
+    let output = program("grpcurl").arg("-cacert").arg(&doorward.ca).args(arguments).arg(doorward.target()).args(method).output().unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code(), printed)
 }

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod go;
 pub mod key_server;
 pub mod node;
+pub mod pages;
 pub mod process;
 pub mod python;
 pub mod raw_upstream;

@@ -5,17 +5,20 @@ use super::process::{Process, line, output};
 use super::python::{Answer, Call};
 use super::{Doorward, Site, eventually};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Node with what `tests/node/package.json` names; `make test` installs it.
 fn node(script: &str) -> Command {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
-    let packages = folder.join("node_modules/.installed");
-    assert!(packages.exists(), "{} is missing: run `make test`, which makes it", packages.display());
     let mut command = Command::new("node");
-    command.arg(folder.join(script));
+    command.arg(packages().with_file_name(script));
     command
+}
+
+/// Where the packages are that `tests/node/package.json` names; `make test` installs them.
+pub fn packages() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/node_modules");
+    assert!(folder.join(".installed").exists(), "{} is missing: run `make test`, which makes it", folder.display());
+    folder
 }
 
 /// Tokens and a key set of `jose`, as `foreign_tokens.mjs` documents them.
@@ -59,6 +62,21 @@ impl NodeServer {
         line(&self.process.stdout, "the end of a call at the service", |line| {
             serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "end" && event["method"] == method)
         })
+    }
+}
+
+/// `demo.v1.Greeter` on grpc-js, with reflection of one version, `v1` or `v1alpha`.
+pub struct ReflectingServer {
+    _process: Process,
+    pub url: String,
+}
+
+impl ReflectingServer {
+    #[track_caller]
+    pub fn start(version: &str) -> ReflectingServer {
+        let mut process = Process::spawn(node("reflection_upstream.mjs").arg(version));
+        let port = process.find("port of the reflecting service", |p| &p.stdout, |line| line.parse::<u16>().ok());
+        ReflectingServer { _process: process, url: format!("http://127.0.0.1:{port}") }
     }
 }
 

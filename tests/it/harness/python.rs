@@ -10,10 +10,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+pub(super) fn python(name: &str) -> Command {
+    script(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
+}
+
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
-pub(super) fn python(script: &str) -> Command {
+pub fn script(path: &Path) -> Command {
     let mut command = interpreter();
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script));
+    command.arg(path);
     command
 }
 
