@@ -107,8 +107,9 @@ pub fn machine(programs: &[(&str, &str)]) -> String {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let doorward = super::process::doorward();
     let programs =
-        programs.iter().chain(&[(env!("CARGO_BIN_EXE_doorward"), "--version")]).map(|(program, option)| version(program, option));
+        programs.iter().copied().chain([(doorward.as_str(), "--version")]).map(|(program, option)| version(program, option));
     let facts = [processor, Some(format!("Linux {}", kernel.trim()))].into_iter().chain(programs);
     facts.flatten().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")
 }

@@ -28,7 +28,7 @@ pub struct Proxy {
 impl Proxy {
     pub fn doorward(configuration: &Path) -> Proxy {
         let started = Instant::now();
-        let mut child = pinned(env!("CARGO_BIN_EXE_doorward"))
+        let mut child = pinned(doorward())
             .args(["run", "--config"])
             .arg(configuration)
             .stderr(Stdio::piped())
@@ -131,6 +131,11 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program that is measured: this build's, or another one's that `BENCH_DOORWARD` names.
+pub fn doorward() -> String {
+    super::setting("BENCH_DOORWARD", env!("CARGO_BIN_EXE_doorward").to_owned())
 }
 
 /// A port that was free a moment ago.

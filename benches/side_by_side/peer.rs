@@ -3,7 +3,7 @@
 use crate::material::Material;
 use crate::rig::head::Form;
 use crate::rig::load::{Load, Request};
-use crate::rig::process::{Proxy, free_port};
+use crate::rig::process::{Proxy, doorward, free_port};
 use crate::rig::{BODY, METHOD, chosen};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,9 +84,10 @@ impl Kind {
     }
 
     fn command(self, configuration: &Path) -> Command {
+        let doorward = doorward();
         let (program, arguments): (&str, &[&str]) = match self {
             Kind::Direct => unreachable!("no proxy"),
-            Kind::Doorward | Kind::DoorwardPublic => (env!("CARGO_BIN_EXE_doorward"), &["run", "--config"]),
+            Kind::Doorward | Kind::DoorwardPublic => (&doorward, &["run", "--config"]),
             Kind::Envoy => {
                 (ENVOY, &["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--skip-hot-restart-parent-stats", "-c"])
             }

@@ -16,7 +16,7 @@ mod work;
 
 use diary::Diary;
 use rig::folder::Folder;
-use rig::process::{Proxy, free_port};
+use rig::process::{Proxy, doorward, free_port, on_load_core, pin_to_load_core};
 use rig::{setting, upstream};
 use std::env;
 use std::process::Command;
@@ -38,6 +38,9 @@ fn main() {
     folder.write("rsa.pub", &token::RSA.public_pem);
     let service = upstream::Service::start();
     let proxy = start(&folder, &service);
+    // All of it on one core: whoever measures something meanwhile has the other.
+    on_load_core(proxy.pid());
+    pin_to_load_core();
     let mut diary = Diary::new(rate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
@@ -67,7 +70,7 @@ fn start(folder: &Folder, service: &upstream::Service) -> Proxy {
     let upstream = service.port.to_string();
     let values = [("upstream", upstream.as_str()), ("port", &port.to_string()), ("workers", "1"), ("access", "json")];
     let configuration = folder.fill("side_by_side/doorward.yaml", &values);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    let mut command = Command::new(doorward());
     command.args(["run", "--config"]).arg(configuration);
     Proxy::start(command, port, 1, true)
 }

@@ -1,6 +1,7 @@
 //! The subjects. Each measures, and publishes its page.
 
 mod access_log;
+mod account;
 mod cost;
 mod decision;
 mod handshakes;
@@ -21,7 +22,7 @@ pub struct Part {
     pub run: fn(&Material, &[Kind]),
 }
 
-pub const ALL: [Part; 9] = [
+pub const ALL: [Part; 10] = [
     Part { name: "cost", run: cost::run },
     Part { name: "latency", run: latency::run },
     Part { name: "quota", run: quota::run },
@@ -31,6 +32,7 @@ pub const ALL: [Part; 9] = [
     Part { name: "memory", run: memory::run },
     Part { name: "workers", run: workers::run },
     Part { name: "decision", run: decision::run },
+    Part { name: "account", run: account::run },
 ];
 
 /// Of each measurement.
