@@ -97,7 +97,8 @@ pub fn publish_picture(picture: &Picture, name: &str) {
     fs::write(result(&format!("{name}.svg")), picture.svg()).expect("the picture");
 }
 
-fn result(name: &str) -> PathBuf {
+/// Where a result is kept.
+pub fn result(name: &str) -> PathBuf {
     let folder = env::var("BENCH_RESULTS").map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results"), PathBuf::from);
     folder.join(name)
 }
@@ -108,8 +109,7 @@ pub fn machine(programs: &[(&str, &str)]) -> String {
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let doorward = super::process::doorward();
-    let programs =
-        programs.iter().copied().chain([(doorward.as_str(), "--version")]).map(|(program, option)| version(program, option));
+    let programs = programs.iter().copied().chain([(doorward.as_str(), "--version")]).map(|(program, option)| version(program, option));
     let facts = [processor, Some(format!("Linux {}", kernel.trim()))].into_iter().chain(programs);
     facts.flatten().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")
 }

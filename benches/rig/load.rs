@@ -176,7 +176,11 @@ impl Line {
                     continue;
                 }
                 Event::Window { stream, more } => {
-                    self.calls.get_mut(&stream).and_then(|call| call.sending.as_mut()).into_iter().for_each(|sending| sending.window += more);
+                    self.calls
+                        .get_mut(&stream)
+                        .and_then(|call| call.sending.as_mut())
+                        .into_iter()
+                        .for_each(|sending| sending.window += more);
                     continue;
                 }
                 Event::AllWindows { more } => {

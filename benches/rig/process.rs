@@ -28,12 +28,8 @@ pub struct Proxy {
 impl Proxy {
     pub fn doorward(configuration: &Path) -> Proxy {
         let started = Instant::now();
-        let mut child = pinned(doorward())
-            .args(["run", "--config"])
-            .arg(configuration)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("taskset and doorward");
+        let mut child =
+            pinned(doorward()).args(["run", "--config"]).arg(configuration).stderr(Stdio::piped()).spawn().expect("taskset and doorward");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
         let mut seen = Vec::new();
         let port = loop {

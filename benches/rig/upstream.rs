@@ -141,7 +141,9 @@ impl Connection {
                     None => call.window += more,
                 }
             }
-            Event::AllWindows { more } => self.calls.values_mut().filter_map(|call| call.answer.as_mut()).for_each(|answer| answer.window += more),
+            Event::AllWindows { more } => {
+                self.calls.values_mut().filter_map(|call| call.answer.as_mut()).for_each(|answer| answer.window += more)
+            }
             Event::Goaway => {}
         }
     }

@@ -13,6 +13,7 @@ mod peer;
 mod probe;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod summary;
 #[allow(dead_code, clippy::unwrap_used)] // made for the tests, which need more of it and fail by panics
 #[path = "../../tests/it/harness/token.rs"]
 mod token;
@@ -46,4 +47,5 @@ fn main() {
             eprintln!("{}: {:.0} s", part.name, started.elapsed().as_secs_f64());
         }
     }
+    summary::publish();
 }

@@ -22,16 +22,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
-        Kind::Direct,
-        Kind::Doorward,
-        Kind::DoorwardPublic,
-        Kind::Envoy,
-        Kind::HaProxy,
-        Kind::HaProxyOpen,
-        Kind::Nginx,
-        Kind::Nghttpx,
-    ];
+    pub const ALL: [Kind; 8] =
+        [Kind::Direct, Kind::Doorward, Kind::DoorwardPublic, Kind::Envoy, Kind::HaProxy, Kind::HaProxyOpen, Kind::Nginx, Kind::Nghttpx];
 
     /// Those of `BENCH_PEERS`, else all.
     pub fn chosen() -> Vec<Kind> {

@@ -84,7 +84,9 @@ impl Diary {
             machine(&[]),
             if flat { "flat" } else { "**not flat**" }
         );
-        text.push_str("| minute | memory, MiB | open files | CPU s so far | log lines | calls under way |\n| --- | --- | --- | --- | --- | --- |\n");
+        text.push_str(
+            "| minute | memory, MiB | open files | CPU s so far | log lines | calls under way |\n| --- | --- | --- | --- | --- | --- |\n",
+        );
         for look in self.some() {
             let minute = look.at.as_secs_f64() / 60.0;
             let Look { resident_mib, files, cpu_seconds, log_lines, under_way, .. } = look;

@@ -37,11 +37,12 @@ pub enum Deed {
 }
 
 /// In turn.
+#[rustfmt::skip]
 const TURNS: [Deed; 24] = {
     use Deed::{Cancel, ForgedToken, NewConnection, NewToken, NoToken, Stream, Unary, Upload, Vanish};
     [
-        Unary, Stream, Unary, Cancel, Unary, ForgedToken, Unary, NewConnection, Unary, NewToken, Unary, Upload, Unary, NoToken, Unary, Cancel,
-        Unary, ForgedToken, Unary, Vanish, Unary, Stream, Unary, Unary,
+        Unary, Stream, Unary, Cancel, Unary, ForgedToken, Unary, NewConnection, Unary, NewToken, Unary, Upload,
+        Unary, NoToken, Unary, Cancel, Unary, ForgedToken, Unary, Vanish, Unary, Stream, Unary, Unary,
     ]
 };
 
@@ -60,11 +61,15 @@ pub struct Crowd {
     port: u16,
     tls: TlsConnector,
     known: HeaderValue,
-    kept: [RefCell<Option<(SendRequest<Bytes>, Instant)>>; KEPT],
+    kept: [RefCell<Option<Kept>>; KEPT],
     pub tally: RefCell<BTreeMap<Deed, Tally>>,
     pub under_way: Cell<usize>,
 }
 
+/// A connection, and since when it is there.
+type Kept = (SendRequest<Bytes>, Instant);
+
+/// A call's grpc-status.
 type Ended = Result<String, h2::Error>;
 
 impl Crowd {

@@ -64,8 +64,5 @@ fn once(load: usize, peer: &Peer, material: &Material) -> Sample {
     let (cpu, before) = (peer.cpu_seconds(), proxy.lines.load(Ordering::Relaxed));
     let count = calls(while_measured()).len() as f64;
     std::thread::sleep(Duration::from_millis(100));
-    Sample {
-        cpu_micros: (peer.cpu_seconds() - cpu) * 1e6 / count,
-        written: (proxy.lines.load(Ordering::Relaxed) - before) as f64 / count,
-    }
+    Sample { cpu_micros: (peer.cpu_seconds() - cpu) * 1e6 / count, written: (proxy.lines.load(Ordering::Relaxed) - before) as f64 / count }
 }

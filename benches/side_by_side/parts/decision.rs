@@ -49,7 +49,11 @@ pub fn run(_: &Material, _: &[Kind]) {
     text.push('\n');
     let [few, _, many] = samples.each_ref().map(|samples| of(samples, |sample| sample.decision).median);
     // What the processor's caches make of it is not the policy's.
-    text.push_str(&goals(&[Goal { what: "a decision among 100,000, of one among 10".to_owned(), measured: many / few, bound: Bound::AtMost(1.5) }]));
+    text.push_str(&goals(&[Goal {
+        what: "a decision among 100,000, of one among 10".to_owned(),
+        measured: many / few,
+        bound: Bound::AtMost(1.5),
+    }]));
     publish(&text, "decision");
 }
 
@@ -61,7 +65,9 @@ fn policy(size: usize) -> Policy {
         default: DefaultRule::Deny,
         audit: false,
         roles: (0..size).map(|number| Role { name: format!("role{number}"), permissions: vec![permission(number)], at: at() }).collect(),
-        users: (0..size).map(|number| Assignment { subject: format!("user{number}"), roles: vec![format!("role{number}")], at: at() }).collect(),
+        users: (0..size)
+            .map(|number| Assignment { subject: format!("user{number}"), roles: vec![format!("role{number}")], at: at() })
+            .collect(),
         clients: Vec::new(),
         methods: (0..size)
             .map(|number| MethodRule { pattern: MethodPattern::parse(&method(number)).expect("a pattern"), rule: rule(number), at: at() })

@@ -16,7 +16,8 @@ struct Sample {
 }
 
 pub fn run(material: &Material, kinds: &[Kind]) {
-    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| !matches!(kind, Kind::Direct | Kind::DoorwardPublic | Kind::HaProxyOpen)).collect();
+    let kinds: Vec<Kind> =
+        kinds.iter().copied().filter(|kind| !matches!(kind, Kind::Direct | Kind::DoorwardPublic | Kind::HaProxyOpen)).collect();
     let peers: Vec<Peer> = kinds.iter().map(|kind| Peer::start(*kind, material)).collect();
     let mut rows: Vec<Row<Sample>> = Row::for_each(&kinds);
     for _ in 0..rounds() {

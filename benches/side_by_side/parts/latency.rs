@@ -62,7 +62,12 @@ pub fn measure(peers: &[Peer], material: &Material) -> Vec<Measured> {
                 let cpu = peer.cpu_seconds();
                 let calls = load.offered(f64::from(rate), Duration::from_secs(seconds()));
                 measured.cpu += peer.cpu_seconds() - cpu;
-                eprintln!("{rate}/s {:28} p50 {:6.0} µs  p99 {:6.0} µs", peer.kind.name(), quantile_micros(&calls, 0.5), quantile_micros(&calls, 0.99));
+                eprintln!(
+                    "{rate}/s {:28} p50 {:6.0} µs  p99 {:6.0} µs",
+                    peer.kind.name(),
+                    quantile_micros(&calls, 0.5),
+                    quantile_micros(&calls, 0.99)
+                );
                 measured.calls.extend(calls);
             }
         }
@@ -74,7 +79,10 @@ pub fn measure(peers: &[Peer], material: &Material) -> Vec<Measured> {
 
 pub fn tables(text: &mut String, measured: &[Measured]) {
     for rate in RATES {
-        let _ = writeln!(text, "## {rate} calls a second\n\n| | p50 | p99 | p99.9 | most | CPU µs a call |\n| --- | --- | --- | --- | --- | --- |");
+        let _ = writeln!(
+            text,
+            "## {rate} calls a second\n\n| | p50 | p99 | p99.9 | most | CPU µs a call |\n| --- | --- | --- | --- | --- | --- |"
+        );
         for peer in measured.iter().filter(|measured| measured.rate == rate) {
             let [p50, p99, p999] = SHARES.map(|(_, share)| quantile_micros(&peer.calls, share));
             let most = quantile_micros(&peer.calls, 1.0);

@@ -50,12 +50,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 
 /// The head of a page: what it is about, and the machine.
 fn page(title: &str, how: &str) -> String {
-    let programs = [
-        (crate::peer::ENVOY, "--version"),
-        ("haproxy", "-v"),
-        ("nginx", "-v"),
-        ("nghttpx", "--version"),
-    ];
+    let programs = [(crate::peer::ENVOY, "--version"), ("haproxy", "-v"), ("nginx", "-v"), ("nghttpx", "--version")];
     format!("# {title}\n\n{how}\n\n{}.\n\n", machine(&programs))
 }
 

@@ -83,8 +83,7 @@ fn once(work: &Work, peer: &Peer, material: &Material) -> Sample {
     let (cpu, started) = (peer.cpu_seconds(), Instant::now());
     let calls = load.closed(STREAMS, while_measured()).len();
     let mib = (calls * work.bytes) as f64 / MIB;
-    let sample =
-        Sample { mib_a_second: mib / started.elapsed().as_secs_f64(), cpu_micros: (peer.cpu_seconds() - cpu) * 1e6 / mib };
+    let sample = Sample { mib_a_second: mib / started.elapsed().as_secs_f64(), cpu_micros: (peer.cpu_seconds() - cpu) * 1e6 / mib };
     eprintln!("{}: {:28} {:6.0} MiB/s  {:6.0} µs CPU a MiB", work.name, peer.kind.name(), sample.mib_a_second, sample.cpu_micros);
     sample
 }

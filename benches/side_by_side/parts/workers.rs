@@ -64,7 +64,11 @@ pub fn run(material: &Material, kinds: &[Kind]) {
     }
     text.push('\n');
     let [one, two] = [rows.first(), rows.last()].map(|row| row.expect("two rows").spread(Sample::capacity).median);
-    text.push_str(&goals(&[Goal { what: "capacity with two workers, of that with one".to_owned(), measured: two / one, bound: Bound::AtLeast(1.8) }]));
+    text.push_str(&goals(&[Goal {
+        what: "capacity with two workers, of that with one".to_owned(),
+        measured: two / one,
+        bound: Bound::AtLeast(1.8),
+    }]));
     publish(&text, "workers");
 }
 
