@@ -1,5 +1,5 @@
 # One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and for the tests
-# Node 20 or later with npm, and Go 1.26 or later.
+# Node 20 or later with npm, Go 1.26 or later, and promtool (Debian has it in its package prometheus).
 
 CARGO ?= cargo
 PYTHON ?= python3

@@ -253,9 +253,7 @@ fn note_client(record: &mut CallRecord, headers: &HeaderMap) {
     if let Some(user_agent) = headers.get(USER_AGENT) {
         record.user_agent(user_agent);
     }
-    if let Some(traceparent) = headers.get("traceparent") {
-        record.traceparent(traceparent);
-    }
+    record.trace(headers);
 }
 
 /// 431, and what RFC 9113 calls malformed but h2 lets through; gives the authority that the client names.

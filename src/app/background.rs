@@ -6,7 +6,7 @@ use crate::authentication::{Authenticator, RevocationsWatch};
 use crate::bell::Bell;
 use crate::config::{InputFile, Upstream};
 use crate::readiness::Readiness;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Spans};
 use crate::upstream::{watch_exposure, watch_health};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub(super) struct Surroundings {
     pub(super) readiness: Readiness,
     pub(super) bell: Bell,
     pub(super) metrics: Arc<Metrics>,
+    /// Where calls leave their spans.
+    pub(super) spans: Spans,
     /// Our own listening sockets.
     pub(super) ours: Vec<SocketAddr>,
 }

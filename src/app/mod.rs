@@ -21,7 +21,7 @@ use crate::listener::{self, Door, Worker, Workers};
 use crate::operations::{self, Operations};
 use crate::proxy::{Generation, Proxy};
 use crate::readiness::Readiness;
-use crate::telemetry::{Diagnostics, Metrics, RequestIds};
+use crate::telemetry::{Diagnostics, Metrics, RequestIds, SpanExport};
 use crate::upstream::Pool;
 use arc_swap::ArcSwap;
 use background::Surroundings;
@@ -32,10 +32,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use way_down::{Signals, empty, signalled, told_to_close};
+
+/// How long a normal exit waits for a collector that does not take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Runs until a signal has drained it. `sources` is what `config` was loaded from. The error is why it could not start.
 pub fn run(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics) -> io::Result<()> {
@@ -57,7 +61,9 @@ async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics
     let trigger = Arc::new(trigger);
 
     let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
-    let surroundings = Surroundings { readiness: readiness.clone(), bell: bell.clone(), metrics: metrics.clone(), ours };
+    let span_export = SpanExport::start(metrics.clone());
+    let spans = span_export.spans().clone();
+    let surroundings = Surroundings { readiness: readiness.clone(), bell: bell.clone(), metrics: metrics.clone(), spans, ours };
     let workers = config.workers;
     let running = Running::begin(config, assembly, surroundings, diagnostics)?;
     let (generation, door, limits) = (running.generation.clone(), running.door.clone(), running.limits.clone());
@@ -86,6 +92,7 @@ async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics
         let closing = told_to_close(drain, || limits.load().drain_delay, &interrupted);
         let workers = listener::accept(traffic, workers, &door, closing, metrics).await;
         empty(workers, &trigger, &bell, limits.load().drain).await;
+        span_export.finish(LAST_SPANS).await;
     };
     tokio::select! {
         () = way_down => {}

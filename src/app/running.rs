@@ -9,7 +9,7 @@ use crate::http2::HeaderLimits;
 use crate::listener::Door;
 use crate::proxy::Generation;
 use crate::rate_limits::RateLimits;
-use crate::telemetry::{AccessLog, AccessLogWriter, Diagnostics, Metrics, RouteMetrics, Telemetry};
+use crate::telemetry::{AccessLog, AccessLogWriter, Diagnostics, RouteMetrics, Telemetry};
 use arc_swap::ArcSwap;
 use std::io;
 use std::mem;
@@ -41,7 +41,7 @@ impl Running {
     /// When the operating system gives no thread for the access log.
     pub(super) fn begin(config: Config, assembly: Assembly, surroundings: Surroundings, diagnostics: Diagnostics) -> io::Result<Running> {
         let mut output = Output(None);
-        let telemetry = output.telemetry(&config, &surroundings.metrics)?;
+        let telemetry = output.telemetry(&config, &surroundings)?;
         let upstream_watch = look_after_upstream(&config.upstream, &assembly, &surroundings);
         let credentials_watch = look_after_credentials(&assembly.authenticator, config.authentication.revocations.clone(), &surroundings);
         let (generation, door) = made(&config, assembly, telemetry, RateLimits::new(&config.rate_limits));
@@ -67,7 +67,7 @@ impl Running {
     /// Why it cannot be: the operator's words.
     pub(super) fn exchange(&mut self, config: Config, mut assembly: Assembly) -> Result<(), String> {
         self.fixed.forbids(&config)?;
-        let telemetry = self.output.telemetry(&config, &self.surroundings.metrics);
+        let telemetry = self.output.telemetry(&config, &self.surroundings);
         let telemetry = telemetry.map_err(|error| format!("the access log cannot be started: {error}"))?;
         self.fixed.tell_what_needs_a_restart(&config);
         self.diagnostics.set_level(config.log.level);
@@ -140,11 +140,12 @@ fn made(config: &Config, assembly: Assembly, telemetry: Telemetry, rate_limits: 
 struct Output(Option<(AccessLog, AccessLogWriter)>);
 
 impl Output {
-    fn telemetry(&mut self, config: &Config, metrics: &Arc<Metrics>) -> io::Result<Telemetry> {
+    fn telemetry(&mut self, config: &Config, with: &Surroundings) -> io::Result<Telemetry> {
         if config.log.access && self.0.is_none() {
-            self.0 = Some(AccessLog::start(io::stdout(), metrics)?);
+            self.0 = Some(AccessLog::start(io::stdout(), &with.metrics)?);
         }
         let access_log = self.0.as_ref().filter(|_| config.log.access).map(|(log, _)| log.clone());
-        Ok(Telemetry { metrics: metrics.clone(), access_log, explain_refusals: config.log.explain_refusals })
+        let spans = with.spans.towards(config.log.otlp.as_ref());
+        Ok(Telemetry { metrics: with.metrics.clone(), access_log, spans, explain_refusals: config.log.explain_refusals })
     }
 }

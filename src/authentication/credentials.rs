@@ -72,11 +72,12 @@ fn only<'r>(request: &'r HeaderMap, header: &HeaderName) -> Result<Option<&'r He
 
 /// The scheme `Bearer` in any case, one or more spaces, one token of visible ASCII.
 fn bearer_token(value: &HeaderValue) -> Result<&str, Failure> {
-    let parsed = value.to_str().ok().and_then(|text| {
-        let (scheme, rest) = text.split_once(' ')?;
-        let token = rest.trim_start_matches(' ');
-        let whole = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-        (scheme.eq_ignore_ascii_case("bearer") && whole).then_some(token)
+    let parsed = value.as_bytes().split_at_checked("bearer ".len()).and_then(|(scheme, rest)| {
+        let (_, token) = rest.split_at_checked(rest.iter().take_while(|byte| **byte == b' ').count())?;
+        // Over all bytes, without a way out: that is done many bytes at a time.
+        let graphic = token.iter().fold(true, |graphic, byte| graphic & byte.is_ascii_graphic());
+        let whole = !token.is_empty() && graphic && scheme.eq_ignore_ascii_case(b"bearer ");
+        whole.then(|| std::str::from_utf8(token).ok())?
     });
     parsed.ok_or_else(|| {
         let found = what_instead(value.as_bytes());

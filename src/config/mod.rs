@@ -430,6 +430,17 @@ impl HttpsUrl {
     }
 }
 
+/// Where an OpenTelemetry collector takes OTLP over gRPC: scheme, host and port, nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectorUrl(String);
+
+impl CollectorUrl {
+    /// `http://host:port` or `https://host:port`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Google ID tokens.
 #[derive(Debug)]
 pub struct Google {
@@ -674,6 +685,8 @@ pub struct Log {
     pub access: bool,
     /// The log line of a refused call carries the failed check with the operator's detail.
     pub explain_refusals: bool,
+    /// A span a call goes there.
+    pub otlp: Option<CollectorUrl>,
 }
 
 /// Least severe level that is written.

@@ -367,11 +367,4 @@ impl<'a> Field<'a> {
     fn child(&self, path: String, node: &'a Node) -> Field<'a> {
         Field { reader: self.reader, path, mark: node.mark, node: Some(node), secret: self.secret }
     }
-
-    /// A key of the interface whose function does not exist yet: refused, so that nobody relies on it.
-    pub(super) fn not_built(&self) {
-        if self.is_set() {
-            self.error("not in this version; remove the key");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The texts of a configuration that mean a value: durations, sizes, addresses, URLs, header names. Pure; each says in
 //! its error what is wrong, and none of them quotes what it was given: it may hold a password.
 
-use super::{HttpsUrl, Rate, RateUnit, UpstreamAddress};
+use super::{CollectorUrl, HttpsUrl, Rate, RateUnit, UpstreamAddress};
 use http::{HeaderName, Uri};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ pub(super) const A_RATE: &str = "a rate such as 100/s, 10/m or 5/h, or none";
 pub(super) const AN_ADDRESS: &str = "an address and port such as 0.0.0.0:8443 or [::]:8443";
 pub(super) const AN_UPSTREAM: &str = "http://host:port, https://host:port or unix:/path";
 pub(super) const A_URL: &str = "an https:// URL (http:// only to loopback)";
+pub(super) const A_COLLECTOR: &str = "http://host:port or https://host:port of a collector that takes OTLP over gRPC";
 pub(super) const A_HEADER: &str = "a lower-case header name";
 pub(super) const A_SPIFFE_ID: &str = "the SPIFFE ID of a workload such as spiffe://cluster.local/ns/billing/sa/worker";
 pub(super) const A_DNS_NAME: &str = "a DNS name such as worker.billing.example.com";
@@ -154,6 +155,17 @@ pub(super) fn https_url(text: &str) -> Parsed<HttpsUrl> {
     Ok(HttpsUrl(text.to_owned()))
 }
 
+/// `http://host:port`, `https://host:port`. The port is always written: what has none could mean the scheme's or OTLP's.
+pub(super) fn collector(text: &str) -> Parsed<CollectorUrl> {
+    let Url { https, host, port, rest } = url(text)?;
+    if !matches!(rest.as_str(), "" | "/") {
+        return Err("OTLP over gRPC has a path of its own; leave it out");
+    }
+    let port = port.ok_or("the port is missing; that of OTLP over gRPC is 4317")?;
+    let (scheme, address) = (if https { "https" } else { "http" }, UpstreamAddress::Tcp { host, port });
+    Ok(CollectorUrl(format!("{scheme}://{address}")))
+}
+
 fn is_loopback_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -273,6 +285,31 @@ mod tests {
         for bad in ["", "5", "s", "1.5s", "-1s", "+1s", "1d", "1h30m", " 1s", "1 s", "1S", "99999999999999999999s", "9999999999999h", "1µs"]
         {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_scheme_host_and_port() {
+        for (text, found) in [
+            ("http://collector:4317", "http://collector:4317"),
+            ("https://otel.example.com:443/", "https://otel.example.com:443"),
+            ("http://[::1]:4317", "http://[::1]:4317"),
+        ] {
+            assert_eq!(collector(text).map(|url| url.as_str().to_owned()), Ok(found.to_owned()), "{text}");
+        }
+        for bad in [
+            "",
+            "collector",
+            "grpc://c:1",
+            "http://c",
+            "http://c:0",
+            "http://c:1/x",
+            "http://c:1?x",
+            "http://c:1#x",
+            "http://u@c:1",
+            "http://:1",
+        ] {
+            assert!(collector(bad).is_err(), "{bad}");
         }
     }
 

@@ -11,6 +11,10 @@ mod timeout;
 
 pub use code::Code;
 pub use message::frame_text;
+pub(crate) use message::{
+    FieldValue, append_chosen_number, append_field, append_fixed32, append_fixed64, append_message, append_number, begin_frame, end_frame,
+    fields,
+};
 pub use method::{MethodPath, MethodPattern, PatternError};
 pub use status::{ErrorInfo, encode_details, encode_message};
 pub use timeout::{TimeoutError, parse_timeout};

@@ -50,6 +50,8 @@ pub struct Relay {
     /// Waits for the sink's connection.
     turn: Turn,
     kept: Option<Kept>,
+    /// The sink's head has not been written yet.
+    opening: bool,
     /// Bytes at the front of the backlog that have been given before: their window has been returned.
     again: usize,
 }
@@ -67,8 +69,15 @@ impl Relay {
             standstill: Standstill::new(stalled),
             turn: None,
             kept: None,
+            opening: false,
             again: 0,
         }
+    }
+
+    /// The next sink is a stream that h2 has not opened yet: it has no window until its head is written, and what little
+    /// there is goes along with that, rather than in a write of its own after another turn of the call.
+    pub fn opening(&mut self) {
+        self.opening = true;
     }
 
     /// Whether the source ended with its headers: then there is nothing to relay.
@@ -108,7 +117,9 @@ impl Relay {
 
     /// Moves what can be moved now to `sink`, whose connection writes to `outlet`. Ready once, when the direction has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>, outlet: &Outlet) -> Poll<Result<Relayed, Broken>> {
-        match self.relay(cx, sink, outlet) {
+        let moved = self.relay(cx, sink, outlet);
+        self.opening = false;
+        match moved {
             Poll::Pending if !self.backlog.is_empty() => self.standstill.poll(cx, self.given).map(|()| Err(Broken::Stalled)),
             moved => moved,
         }
@@ -160,14 +171,18 @@ impl Relay {
         while !self.backlog.is_empty() {
             ready!(outlet.poll_open(cx, &mut self.turn));
             sink.reserve_capacity(self.backlog.len());
-            let capacity = match sink.capacity() {
-                0 => match ready!(sink.poll_capacity(cx)) {
-                    Some(Ok(capacity)) => capacity,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::Sink)),
-                },
-                capacity => capacity,
+            let data = match sink.capacity() {
+                0 if self.opening && self.backlog.len() <= EARLY && outlet.take_early(self.backlog.len()) => self.backlog.pop_copied(),
+                0 => {
+                    let capacity = sink.poll_capacity(cx);
+                    outlet.window(matches!(capacity, Poll::Ready(Some(Ok(_)))));
+                    match ready!(capacity) {
+                        Some(Ok(capacity)) => self.backlog.pop(capacity),
+                        Some(Err(_)) | None => return Poll::Ready(Err(Broken::Sink)),
+                    }
+                }
+                capacity => self.backlog.pop(capacity),
             };
-            let data = self.backlog.pop(capacity);
             let length = data.len();
             let again = length.min(self.again);
             self.again -= again;
@@ -236,6 +251,9 @@ impl Drop for Kept {
         self.total.set(self.total.get() - self.bytes.len());
     }
 }
+
+/// What may go along with the head of a stream, in bytes: unary requests, mostly.
+const EARLY: usize = 4 * 1024;
 
 /// Chunks below this are copied together while they wait, in bytes. A chunk is a part of the buffer it was read into, which
 /// is of this size or little more than the chunk, and keeps all of it: so a sender of small frames, with whatever between
@@ -309,6 +327,11 @@ impl Backlog {
         };
         self.length -= data.len();
         data
+    }
+
+    /// Takes the first chunk, in a buffer of its own: nobody knows how long it will wait.
+    fn pop_copied(&mut self) -> Bytes {
+        Bytes::copy_from_slice(&self.pop(usize::MAX))
     }
 
     /// What is left will wait: a small first chunk lets go of the buffer it came in.

@@ -173,7 +173,8 @@ impl Visit<'_> {
         };
         let (proxy, certificate) = (self.worker.proxy.clone(), self.certificate.clone());
         let request = Box::new(Request::from_parts(head, ()));
-        tokio::task::spawn_local(proxy::call(proxy, Some(self.peer), certificate, request, client, ended));
+        // Boxed: a task's future is moved when it is spawned, and room for it once more when it ends.
+        tokio::task::spawn_local(Box::pin(proxy::call(proxy, Some(self.peer), certificate, request, client, ended)));
     }
 
     fn count_farewell(&self, farewell: Farewell) {

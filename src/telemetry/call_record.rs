@@ -1,16 +1,19 @@
-//! The record of one call: exactly one for each, filled while the call goes on, consumed when it ends. Metrics and
-//! access log are sinks of it, so that they never disagree.
+//! The record of one call: exactly one for each, filled while the call goes on, consumed when it ends. Metrics, access
+//! log and spans are sinks of it, so that they never disagree.
 //!
 //! A record that is dropped unfinished belongs to a call that nobody waits for any more: CANCELLED, or INTERNAL when a
-//! panic is unwinding its task. Without an access log a record allocates nothing.
+//! panic is unwinding its task. Without access log and spans a record allocates nothing.
+
+mod span;
 
 use super::Telemetry;
 use super::line::{Line, TEXT_KEPT};
 use super::request_id::RequestId;
 use super::routes::{AuthKind, NO_PROVIDER, Route, RouteMetrics};
+use super::trace_context::TraceContext;
 use crate::grpc::{Code, MethodPath};
 use crate::identity::Identity;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -41,14 +44,14 @@ pub struct CallRecord {
     finished: bool,
 }
 
-/// What only the access log wants to know; handles, rendered when the call ends.
+/// What only access log and spans want to know; handles, rendered when the call ends.
 #[derive(Debug, Default)]
 struct Told {
     method: Option<MethodPath>,
     user_id: Option<Arc<str>>,
     client_id: Option<Arc<str>>,
     user_agent: Option<Box<[u8]>>,
-    trace_id: Option<[u8; 32]>,
+    trace: Option<TraceContext>,
     detail: Option<String>,
 }
 
@@ -72,7 +75,7 @@ impl CallRecord {
     /// A call whose request head has just been handed in. `peer` is `None` for a Unix socket.
     pub fn begin(telemetry: Arc<Telemetry>, request_id: RequestId, peer: Option<SocketAddr>, started: Instant) -> CallRecord {
         telemetry.metrics.streams.inc();
-        let told = telemetry.access_log.is_some().then(Box::default);
+        let told = (telemetry.access_log.is_some() || telemetry.spans.is_some()).then(Box::default);
         CallRecord {
             telemetry,
             request_id,
@@ -114,10 +117,10 @@ impl CallRecord {
         }
     }
 
-    /// The `traceparent` field; one that is none is ignored.
-    pub fn traceparent(&mut self, value: &HeaderValue) {
+    /// The trace that the client has put the call into, if these headers name one.
+    pub fn trace(&mut self, headers: &HeaderMap) {
         if let Some(told) = &mut self.told {
-            told.trace_id = trace_id(value.as_bytes());
+            told.trace = TraceContext::read(headers, self.telemetry.spans.is_some());
         }
     }
 
@@ -214,8 +217,13 @@ impl CallRecord {
         self.finished = true;
         let times = self.times(now);
         self.count(code, &times);
+        let Some(told) = &self.told else { return };
+        let time = Timestamp::now();
         if let Some(access_log) = &self.telemetry.access_log {
-            access_log.line(|out| self.write_line(out, code, &times, Timestamp::now()));
+            access_log.line(|out| self.write_line(out, told, code, &times, time));
+        }
+        if let Some(spans) = self.telemetry.spans.as_ref().filter(|_| told.trace.as_ref().is_none_or(|trace| trace.sampled)) {
+            spans.push(|out| self.write_span(out, told, code, &times, time));
         }
     }
 
@@ -273,12 +281,11 @@ impl CallRecord {
     }
 
     /// The line of the interface; what is not known is left out. `time` is when the call ended.
-    fn write_line(&self, out: &mut Vec<u8>, code: Code, times: &Times, time: Timestamp) {
+    fn write_line(&self, out: &mut Vec<u8>, told: &Told, code: Code, times: &Times, time: Timestamp) {
         let mut line = Line::begin(out);
-        let told = self.told.as_deref();
         line.plain("time", format_args!("{time:.3}"));
         line.plain("request_id", self.request_id);
-        if let Some(method) = told.and_then(|told| told.method.as_ref()) {
+        if let Some(method) = &told.method {
             line.text("grpc.service", method.service());
             line.text("grpc.method", method.method());
         }
@@ -291,10 +298,10 @@ impl CallRecord {
         text("reason", self.reason);
         text("auth", Some(self.kind.name()));
         text("provider", self.provider.as_deref());
-        text("user_id", told.and_then(|told| told.user_id.as_deref()));
-        text("client_id", told.and_then(|told| told.client_id.as_deref()));
+        text("user_id", told.user_id.as_deref());
+        text("client_id", told.client_id.as_deref());
         text("api_key_id", self.api_key_id.as_deref());
-        text("rule", self.route.as_ref().map(|_| &*self.counted_route().rule));
+        text("rule", self.rule());
         line.millis("duration_ms", times.duration);
         if let Some(upstream) = times.upstream {
             line.millis("upstream_ms", upstream);
@@ -306,19 +313,29 @@ impl CallRecord {
             // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
             line.plain("peer", SocketAddr::new(peer.ip().to_canonical(), peer.port()));
         }
-        if let Some(user_agent) = told.and_then(|told| told.user_agent.as_ref()) {
+        if let Some(user_agent) = &told.user_agent {
             line.bytes("user_agent", user_agent);
         }
-        if let Some(trace_id) = told.and_then(|told| told.trace_id.as_ref()) {
-            line.bytes("trace_id", trace_id);
+        if let Some(trace_id) = self.trace_id(told) {
+            line.plain("trace_id", format_args!("{trace_id:032x}"));
         }
         if let Some(reason) = self.audited {
             line.text("audited", reason);
         }
-        if let Some(detail) = told.and_then(|told| told.detail.as_deref()) {
+        if let Some(detail) = &told.detail {
             line.long_text("detail", detail);
         }
         line.end();
+    }
+
+    /// The client's, else, when there will be a span, one that it begins with.
+    fn trace_id(&self, told: &Told) -> Option<u128> {
+        let begun_here = || self.telemetry.spans.is_some().then(|| self.request_id.as_trace_id());
+        told.trace.as_ref().map(|trace| trace.trace_id).or_else(begun_here)
+    }
+
+    fn rule(&self) -> Option<&str> {
+        self.route.as_ref().map(|_| &*self.counted_route().rule)
     }
 }
 
@@ -343,26 +360,10 @@ struct Times {
     overhead: Duration,
 }
 
-/// The trace id of a `traceparent` (W3C Trace Context §3.2): `00-<32 hex>-<16 hex>-<2 hex>`; later versions may go on
-/// after another dash.
-fn trace_id(value: &[u8]) -> Option<[u8; 32]> {
-    let mut parts = value.splitn(5, |byte| *byte == b'-');
-    let mut hex = |length: usize| {
-        let part = parts.next()?;
-        (part.len() == length && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(part)
-    };
-    let (version, trace, parent, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-    let zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
-    if version == b"ff" || version == b"00" && parts.next().is_some() || zero(trace) || zero(parent) {
-        return None;
-    }
-    trace.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::access_log::tests::Memory;
-    use super::super::{AccessLog, AccessLogWriter, Metrics, RequestIds};
+    use super::super::{AccessLog, AccessLogWriter, Metrics, RequestIds, Spans};
     use super::*;
     use serde_json::Value;
 
@@ -379,7 +380,7 @@ mod tests {
             let (access_log, log) = AccessLog::start(sink.clone(), &metrics).unwrap();
             let routes = [("api.Users", "Get", "/api.Users/Get"), ("other", "other", "default")];
             let routes = Arc::new(RouteMetrics::resolve(&metrics, &routes, &["corporate".into()]));
-            let telemetry = Arc::new(Telemetry { metrics, access_log: Some(access_log), explain_refusals });
+            let telemetry = Arc::new(Telemetry { metrics, access_log: Some(access_log), spans: None, explain_refusals });
             Fixture { telemetry, routes, log: Some(log), sink }
         }
 
@@ -399,6 +400,11 @@ mod tests {
         }
     }
 
+    fn traced() -> HeaderMap {
+        let traceparent = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), traceparent)])
+    }
+
     fn alice() -> Identity {
         Identity {
             user_id: Some("alice".into()),
@@ -416,7 +422,7 @@ mod tests {
         let request_id = record.request_id().to_string();
         record.method(&MethodPath::parse("/api.Users/Get").unwrap());
         record.user_agent(&HeaderValue::from_bytes(b"grpc-python/1.0 \xff\"").unwrap());
-        record.traceparent(&HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        record.trace(&traced());
         record.route(&fixture.routes, 0);
         record.authenticated(AuthKind::JWT.and(AuthKind::API_KEY), &alice());
         record.authorized();
@@ -540,7 +546,7 @@ mod tests {
         let mut record = fixture.begin();
         record.method(&MethodPath::parse("/api.Users/Get").unwrap());
         record.user_agent(&HeaderValue::from_static("a"));
-        record.traceparent(&HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        record.trace(&traced());
         record.route(&fixture.routes, 0);
         record.authenticated(AuthKind::JWT, &alice());
         record.audited("METHOD_NOT_ALLOWED", || None);
@@ -591,7 +597,7 @@ mod tests {
 
     #[test]
     fn without_a_log_nothing_is_kept_for_it() {
-        let telemetry = Telemetry { metrics: Arc::new(Metrics::new()), access_log: None, explain_refusals: true };
+        let telemetry = Telemetry { metrics: Arc::new(Metrics::new()), access_log: None, spans: None, explain_refusals: true };
         let mut record = CallRecord::begin(Arc::new(telemetry), RequestIds::new().next(), None, Instant::now());
         record.method(&MethodPath::parse("/a.B/C").unwrap());
         record.authenticated(AuthKind::JWT, &alice());
@@ -599,25 +605,76 @@ mod tests {
         assert!(record.told.is_none());
     }
 
+    /// A record that makes spans, and what it left when `fill` had done with it, searched for texts.
+    fn spanned(headers: &HeaderMap, fill: impl FnOnce(&mut CallRecord, &Arc<RouteMetrics>), code: Code) -> (String, u64) {
+        let mut fixture = Fixture::new(false);
+        let spans = Spans::new(fixture.telemetry.metrics.clone());
+        let Telemetry { metrics, access_log, .. } = (*fixture.telemetry).clone();
+        fixture.telemetry = Arc::new(Telemetry { metrics, access_log, spans: Some(spans.clone()), explain_refusals: false });
+        let mut record = fixture.begin();
+        record.trace(headers);
+        fill(&mut record, &fixture.routes);
+        let request_id = record.request_id().to_string();
+        record.finish(code);
+        let lines = fixture.lines();
+        let (bytes, count) = spans.take();
+        let logged = lines[0]["trace_id"].as_str().unwrap();
+        if count > 0 {
+            let id = u128::from_str_radix(logged, 16).unwrap().to_be_bytes();
+            assert!(bytes.windows(16).any(|window| window == id), "log and span agree");
+            assert_eq!(logged == request_id, headers.is_empty(), "a trace that begins here has the call's own id");
+        }
+        (String::from_utf8_lossy(&bytes).into_owned(), count)
+    }
+
     #[test]
-    fn only_a_valid_traceparent_names_a_trace() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert!(trace_id(good.as_bytes()).is_some());
-        assert!(trace_id(good.replacen("00", "cc", 1).as_bytes()).is_some());
-        assert!(trace_id(format!("{}-what-comes", good.replacen("00", "01", 1)).as_bytes()).is_some());
-        for bad in [
-            "",
-            "00",
-            &good.to_uppercase(),
-            &good.replacen("00", "ff", 1),
-            &format!("{good}-x"),
-            &format!("{good}0"),
-            &good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
-            &good.replace("b7ad6b7169203331", &"0".repeat(16)),
-            &good.replace("0af7", "0\"f7"),
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
-        ] {
-            assert_eq!(trace_id(bad.as_bytes()), None, "{bad:?}");
+    fn a_call_leaves_a_span_unless_its_client_records_none() {
+        let unsampled = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
+        let unsampled = HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), unsampled)]);
+        let malformed = HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), HeaderValue::from_static("00-x"))]);
+        for (headers, count) in [(HeaderMap::new(), 1), (traced(), 1), (unsampled, 0)] {
+            assert_eq!(spanned(&headers, |_, _| {}, Code::Ok).1, count, "{headers:?}");
+        }
+        assert_eq!(spanned(&HeaderMap::new(), |record, _| record.trace(&malformed), Code::Ok).1, 1);
+    }
+
+    #[test]
+    fn a_span_has_no_name_that_only_a_client_knows() {
+        let call = |path: &'static str, route: usize, upstream: bool, code| {
+            let fill = |record: &mut CallRecord, routes: &Arc<RouteMetrics>| {
+                record.method(&MethodPath::parse(path).unwrap());
+                record.route(routes, route);
+                if upstream {
+                    record.upstream_started();
+                }
+            };
+            spanned(&HeaderMap::new(), fill, code).0
+        };
+        let invented = "rpc.method_original";
+        let named = call("/api.Users/Get", 0, false, Code::Unauthenticated);
+        assert!(named.contains("api.Users/Get") && !named.contains(invented), "the configuration names it: {named}");
+        let served = call("/api.Users/List", 1, true, Code::NotFound);
+        assert!(served.contains("api.Users/List") && !served.contains(invented), "the upstream knows it: {served}");
+        for (upstream, code) in [(false, Code::PermissionDenied), (true, Code::Unimplemented), (true, Code::Cancelled)] {
+            let other = call("/made.Up/Name", 1, upstream, code);
+            assert!(other.contains("other/other") && other.contains(invented) && other.matches("made.Up").count() == 1, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_span_says_what_happened_and_not_who_it_was() {
+        let fill = |record: &mut CallRecord, routes: &Arc<RouteMetrics>| {
+            record.route(routes, 0);
+            record.user_agent(&HeaderValue::from_static("agent"));
+            record.authenticated(AuthKind::JWT, &alice());
+            record.refused("UPSTREAM_UNAVAILABLE", || None);
+        };
+        let (span, _) = spanned(&traced(), fill, Code::Unavailable);
+        for part in ["doorward.reason", "UPSTREAM_UNAVAILABLE", "doorward.rule", "corporate", "jwt", "10.1.2.3", "doorward.overhead_us"] {
+            assert!(span.contains(part), "{part} in {span}");
+        }
+        for secret in ["alice", "web", "analytics", "agent"] {
+            assert!(!span.contains(secret), "{secret} in {span}");
         }
     }
 }

@@ -88,6 +88,11 @@ fn cut(value: &[u8], longest: usize) -> Cow<'_, str> {
     }
 }
 
+/// A text, cut at 256 bytes between characters.
+pub(super) fn cut_text(text: &str) -> &str {
+    text.get(..boundary(text, LONGEST_TEXT)).unwrap_or_default()
+}
+
 /// The last character boundary within the first `longest` bytes.
 fn boundary(text: &str, longest: usize) -> usize {
     (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)

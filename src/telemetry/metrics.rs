@@ -132,6 +132,32 @@ impl Word for UpstreamEnd {
     }
 }
 
+/// What became of a call's span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanOutcome {
+    /// The collector has it.
+    Exported,
+    /// There was no room for it while others waited to be exported.
+    Dropped,
+    /// It could not be exported, also after some time.
+    Failed,
+    /// The collector did not want it.
+    Rejected,
+}
+
+impl Word for SpanOutcome {
+    const ALL: &'static [SpanOutcome] = &[SpanOutcome::Exported, SpanOutcome::Dropped, SpanOutcome::Failed, SpanOutcome::Rejected];
+
+    fn word(self) -> &'static str {
+        match self {
+            SpanOutcome::Exported => "exported",
+            SpanOutcome::Dropped => "dropped",
+            SpanOutcome::Failed => "failed",
+            SpanOutcome::Rejected => "rejected",
+        }
+    }
+}
+
 /// Every metric of the process. Made once; it outlives every configuration, so that a reload resets no counter.
 #[allow(missing_docs)] // each field says what it is to people in `Metrics::catalogued` and docs/metrics.md
 pub struct Metrics {
@@ -153,6 +179,7 @@ pub struct Metrics {
     /// Calls that ended before it was known what they are about.
     pub(super) unrouted: Route,
     pub(super) access_log_dropped: IntCounter,
+    pub(super) spans: CountedBy<SpanOutcome>,
     key_set_fetches: IntCounterVec,
 
     pub connections: IntGauge,
@@ -272,6 +299,7 @@ impl Metrics {
             ),
             upstream_pings: f.counter("doorward_upstream_pings_total", "PINGs sent to an upstream that was silent while calls waited."),
             upstream_retries: f.counter("doorward_upstream_retries_total", "Calls made again because the upstream had not seen them."),
+            spans: f.counted_by("doorward_spans_total", "Spans of calls, by what became of them.", "outcome"),
             panics: f.counter("doorward_panics_total", "Panics of tasks; each is a bug."),
         };
         (metrics, families.catalogue)

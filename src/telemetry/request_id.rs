@@ -8,6 +8,18 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(u128);
 
+impl RequestId {
+    /// A trace id for a call that no client has put into a trace (W3C Trace Context §3.2.2.3: not zero).
+    pub(super) fn as_trace_id(self) -> u128 {
+        self.0.max(1)
+    }
+
+    /// The span id of the call: the half that differs from call to call, and is as good as random.
+    pub(super) fn as_span_id(self) -> u64 {
+        (self.0 as u64).max(1)
+    }
+}
+
 impl fmt::Display for RequestId {
     /// 32 lower-case hex digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -136,6 +136,11 @@ impl Route {
         }
     }
 
+    /// The service and method of its metrics.
+    pub(super) fn names(&self) -> (&str, &str) {
+        (&self.labels.0, &self.labels.1)
+    }
+
     /// The counter of calls that ended with `code`. Made at its first use: most routes see few of the seventeen codes.
     pub(super) fn handled(&self, code: Code) -> Option<&IntCounter> {
         let (service, method) = &self.labels;

@@ -132,6 +132,7 @@ async fn attempt(
         })
         .await?
     };
+    client.upload.opening();
     let mut exchange = Exchange { passage, client, upstream };
     let ended = poll_fn(|cx| exchange.poll(cx, timer)).await;
     if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed, .. }) = ended {

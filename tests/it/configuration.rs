@@ -268,11 +268,3 @@ fn what_weakens_security_is_warned_about() {
         assert!(said(&output).lines().any(|line| line.contains("warning") && line.contains(name)), "{name}: {}", said(&output));
     }
 }
-
-#[test]
-fn what_is_not_built_yet_is_refused_not_ignored() {
-    let site = Site::new();
-    let output = check(&site, &(standard("http://127.0.0.1:50051") + "log: { otlp: http://collector:4317 }\n"));
-    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
-    assert!(said(&output).contains("not in this version"), "{}", said(&output));
-}

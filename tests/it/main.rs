@@ -11,6 +11,7 @@ mod client_certificates; // callers known by a name in their certificate
 mod commands; // the command line and its exit codes
 mod configuration; // every error at once, nothing bound when bad
 mod credentials; // every refusal of authentication
+mod dashboards; // dashboard and alert rules name only metrics that exist
 mod documentation; // pages, examples and code agree
 mod drain; // SIGTERM
 mod drain_command; // `doorward drain`, POST /drain, and the signals that follow
@@ -46,6 +47,7 @@ mod shared_upstream; // many clients' calls on one upstream connection
 mod starting; // `run` until it serves: nothing bound before everything is right
 mod time_limits; // stalled peers, idle calls, idle and old connections
 mod tls; // versions, and doing without
+mod traces; // a span a call at a real collector, and collectors that are none
 mod upstream_failures; // missing, dying, misbehaving upstreams
 mod upstream_retries; // calls made again, and those that never are
 mod upstream_silence; // an upstream that freezes, and one that is only quiet

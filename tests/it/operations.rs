@@ -70,12 +70,23 @@ fn metrics_count_calls_by_what_the_configuration_names_only() {
     assert_eq!(doorward.metric("doorward_streams", &[]), 0.0);
     let (_, text) = doorward.get("/metrics");
     assert!(!text.contains("invented") && text.contains("grpc_service=\"other\""), "labels come from the configuration only");
+    // What the interface lists; key sets have theirs in `jwks`.
     for family in [
+        "grpc_server_started_total",
+        "grpc_server_handled_total",
+        "grpc_server_handling_seconds",
         "doorward_authentication_total",
         "doorward_authorization_total",
+        "doorward_api_key_calls_total",
+        "doorward_token_cache_total",
         "doorward_overhead_seconds",
         "doorward_connections",
+        "doorward_streams",
+        "doorward_connections_at_stream_limit",
+        "doorward_limit_hits_total",
         "doorward_configuration_generation",
+        "doorward_configuration_last_reload_success_timestamp_seconds",
+        "doorward_configuration_last_reload_successful",
         "doorward_certificate_expiry_timestamp_seconds",
     ] {
         assert!(text.contains(&format!("# TYPE {family} ")), "{family}");

@@ -1,7 +1,7 @@
 //! `limits`, `rate_limits` and `log`.
 
 use crate::config::section::{Field, Section};
-use crate::config::values::{A_RATE, A_SIZE, rate, size};
+use crate::config::values::{A_COLLECTOR, A_RATE, A_SIZE, collector, rate, size};
 use crate::config::{Limits, Log, LogLevel, RateLimits};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub(super) fn rate_limits(field: &Field) -> RateLimits {
 
 pub(super) fn log(field: &Field) -> Log {
     let section = field.section();
-    section.map_or(Log { level: LogLevel::Info, access: true, explain_refusals: false }, log_section)
+    section.map_or(Log { level: LogLevel::Info, access: true, explain_refusals: false, otlp: None }, log_section)
 }
 
 fn log_section(mut section: Section) -> Log {
@@ -64,8 +64,8 @@ fn log_section(mut section: Section) -> Log {
         level: section.field("level").word(&levels).unwrap_or(LogLevel::Info),
         access: section.field("access").word(&[("json", true), ("none", false)]).unwrap_or(true),
         explain_refusals: section.field("explain_refusals").boolean().unwrap_or(false),
+        otlp: section.field("otlp").hiding_userinfo().parse(A_COLLECTOR, collector),
     };
-    section.field("otlp").not_built();
     section.finish();
     log
 }

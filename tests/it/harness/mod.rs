@@ -3,6 +3,7 @@
 //! Everything listens on port 0 and is stopped by `Drop`; every wait ends on the event waited for, with a bound that only
 //! decides how long a failure takes.
 
+pub mod collector;
 pub mod doorward;
 pub mod frame_upstream;
 pub mod frames;
@@ -17,6 +18,7 @@ pub mod token;
 pub mod tonic;
 pub mod wire;
 
+pub use collector::Collector;
 pub use doorward::{Doorward, command};
 pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Python with what `tests/python/requirements.txt` names; `make test` makes it.
-fn python(script: &str) -> Command {
+pub(super) fn python(script: &str) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = std::env::var_os("DOORWARD_TEST_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
     assert!(interpreter.exists(), "{} is missing: run `make test`, which makes it", interpreter.display());
