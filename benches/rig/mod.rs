@@ -6,8 +6,14 @@
 pub mod client;
 pub mod figures;
 pub mod folder;
+pub mod handshakes;
+pub mod head;
+pub mod load;
+pub mod picture;
 pub mod process;
+pub mod quota;
 pub mod upstream;
+pub mod wire;
 
 use std::env;
 use std::str::FromStr;

@@ -1,61 +1,51 @@
-//! `make bench`: what a call costs, side by side in one run: direct, Doorward with a token, Doorward with everything
-//! public, HAProxy with the same checks.
+//! `make bench`: Doorward beside others, in one run, with identical work. Each module below `parts` is one subject with one
+//! page of results; `cargo bench --bench side_by_side -- cost latency` runs only those.
 //!
-//! The proxy under test has one core to itself; load generator (h2load) and service share the other. Peers take turns
-//! within a round, so that a machine that drifts drifts for all of them; medians over the rounds are reported.
-//! `BENCH_ROUNDS`, `BENCH_CALLS`, `BENCH_PEERS` (comma-joined) and `BENCH_NAME` (of the result file) change the run.
+//! The proxy under test has one core to itself; load generator and service share the other, unless a part says otherwise.
+//! Peers take turns within a round, so that a machine that drifts drifts for all of them. `BENCH_PEERS` (comma-joined),
+//! `BENCH_ROUNDS` and `BENCH_MILLIS` (of one measurement) change the run, `BENCH_RESULTS` where its pages go.
 
 #![allow(missing_docs, unreachable_pub)] // nothing here is anybody's interface
 
-mod load;
 mod material;
+mod parts;
 mod peer;
 mod probe;
-mod report;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod summary;
 #[allow(dead_code, clippy::unwrap_used)] // made for the tests, which need more of it and fail by panics
 #[path = "../../tests/it/harness/token.rs"]
 mod token;
 
-use load::{SHAPES, Sample};
+use material::Material;
 use peer::{Kind, Peer};
-use rig::{chosen, figures, setting, upstream};
+use rig::{process, upstream};
 use std::env;
+use std::time::Instant;
 
 fn main() {
-    if env::args().nth(1).as_deref() == Some("upstream") {
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if words.first().is_some_and(|word| word == "upstream") {
         return upstream::serve();
     }
-    let (rounds, calls) = (setting("BENCH_ROUNDS", 7usize), setting("BENCH_CALLS", 100_000u32));
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| chosen("BENCH_PEERS", kind.key())).collect();
+    let unknown = words.iter().find(|word| parts::ALL.iter().all(|part| part.name != word.as_str()));
+    assert!(unknown.is_none(), "{unknown:?} is none of {:?}", parts::ALL.map(|part| part.name));
+    let kinds = Kind::chosen();
+    peer::require(&kinds);
+    process::many_files();
 
-    let material = material::Material::new();
-    let service = upstream::Service::start();
-    let peers: Vec<Peer> = kinds.iter().map(|kind| Peer::start(*kind, &material, &service)).collect();
-    for peer in &peers {
-        probe::validate(peer, &material);
-        eprintln!("{}: refuses and lets through what it should", peer.kind.name());
+    let material = Material::new();
+    process::pin_to_load_core();
+    for kind in &kinds {
+        probe::validate(&Peer::start(*kind, &material), &material);
     }
-
-    let mut samples: Vec<Sample> = Vec::new();
-    for shape in SHAPES {
-        for round in 1..=rounds {
-            for peer in &peers {
-                let sample = load::measure(peer, shape, calls, &material);
-                eprintln!(
-                    "{} round {round}/{rounds} {:32} {:6.1} µs CPU  p50 {:6} µs  p99 {:6} µs  {:7.0} calls/s",
-                    shape.name,
-                    peer.kind.name(),
-                    sample.cpu_micros,
-                    sample.p50,
-                    sample.p99,
-                    sample.rate
-                );
-                samples.push(sample);
-            }
+    for part in parts::ALL {
+        if words.is_empty() || words.iter().any(|word| word == part.name) {
+            let started = Instant::now();
+            (part.run)(&material, &kinds);
+            eprintln!("{}: {:.0} s", part.name, started.elapsed().as_secs_f64());
         }
     }
-    let text = report::markdown(&kinds, &samples, rounds, calls);
-    figures::publish(&text, &setting("BENCH_NAME", "side_by_side".to_owned()));
+    summary::publish();
 }

@@ -1,12 +1,18 @@
 //! What every peer is given beside the certificate: one RSA key, the same tokens and the same body.
 
 use crate::rig::BODY;
+use crate::rig::client;
 use crate::rig::folder::Folder;
+use crate::rig::upstream::Service;
 use crate::token::{OTHER_RSA, RSA, claims};
 use serde_json::json;
+use std::sync::Arc;
+use tokio_rustls::rustls::ClientConfig;
 
 pub struct Material {
     pub folder: Folder,
+    pub service: Service,
+    pub tls: Arc<ClientConfig>,
     /// Accepted by every peer.
     pub token: String,
     /// Tokens that a peer which checks must refuse, and why.
@@ -27,8 +33,10 @@ impl Material {
         ];
         let folder = Folder::new();
         folder.write("rsa.pub", &RSA.public_pem);
+        folder.write("jwks.json", json!({"keys": [RSA.jwk]}).to_string());
         folder.write("body", BODY);
-        Material { folder, token, bad_tokens }
+        let tls = Arc::new(client::tls_config(&folder));
+        Material { folder, service: Service::start(), tls, token, bad_tokens }
     }
 }
 
