@@ -9,6 +9,10 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+/// What the heads may hold that h2 has queued and not written, in bytes by a rough count: some hundred common ones, which go
+/// out in one write when they come at once, and some ten of the largest.
+const MOST_QUEUED: usize = 512 * 1024;
+
 /// Bytes that may be handed to h2 for streams it has not opened, since it was last seen that the peer gives window: what
 /// waits there is not missed by anybody should the peer give none.
 const MOST_EARLY: usize = 64 * 1024;
@@ -17,6 +21,8 @@ const MOST_EARLY: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outlet {
     blocked: Cell<bool>,
+    /// What the heads hold that h2 has been given since all it had was written.
+    queued: Cell<usize>,
     /// What is left of [`MOST_EARLY`].
     early: Cell<usize>,
     /// Who waits; made when somebody does.
@@ -29,13 +35,32 @@ pub type Turn = Option<Pin<Box<OwnedNotified>>>;
 impl Outlet {
     /// Ready while the socket takes what is written.
     pub fn poll_open(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        while self.blocked.get() {
+        self.poll_while(Outlet::is_blocked, cx, turn)
+    }
+
+    /// Ready while h2, which would queue any number of them, may be given a head.
+    pub fn poll_takes_heads(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        self.poll_while(|outlet| !outlet.takes_heads(), cx, turn)
+    }
+
+    fn poll_while(&self, closed: impl Fn(&Outlet) -> bool, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        while closed(self) {
             let wait = || Box::pin(self.opened.borrow_mut().get_or_insert_default().clone().notified_owned());
             ready!(turn.get_or_insert_with(wait).as_mut().poll(cx));
             *turn = None;
         }
         *turn = None;
         Poll::Ready(())
+    }
+
+    /// Whether h2 may be given a head at once.
+    pub fn takes_heads(&self) -> bool {
+        !self.blocked.get() && self.queued.get() < MOST_QUEUED
+    }
+
+    /// h2 has been given a head that holds so many bytes: the connection is going to be driven.
+    pub fn queued(&self, bytes: usize) {
+        self.queued.set(self.queued.get() + bytes);
     }
 
     /// Whether bytes may go with the head of a stream, before its window is known; they are then counted.
@@ -63,9 +88,11 @@ impl Outlet {
     /// Wakes those who wait, if there is something to wake them for. Called each time the connection has done what it
     /// could: only then is it known whether all that was queued has been written.
     pub fn settle(&self) {
-        if !self.blocked.get()
-            && let Some(opened) = self.opened.take()
-        {
+        if self.blocked.get() {
+            return;
+        }
+        self.queued.set(0);
+        if let Some(opened) = self.opened.take() {
             opened.notify_waiters();
         }
     }
@@ -99,6 +126,35 @@ mod tests {
         outlet.settle();
         assert!(outlet.poll_open(&mut cx, &mut first).is_ready() && outlet.poll_open(&mut cx, &mut second).is_ready());
         assert!(first.is_none() && second.is_none());
+    }
+
+    #[test]
+    fn heads_go_in_only_as_fast_as_the_connection_is_driven() {
+        let (outlet, mut cx, mut turn) = (Outlet::default(), Context::from_waker(Waker::noop()), None);
+        for _ in 0..3 {
+            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_ready() && turn.is_none());
+            outlet.queued(MOST_QUEUED - 1);
+            assert!(outlet.takes_heads());
+            outlet.queued(1);
+            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_pending());
+            assert!(outlet.poll_open(&mut cx, &mut None).is_ready(), "what has windows goes on");
+            outlet.tried(&Poll::<()>::Pending);
+            outlet.settle();
+            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_pending(), "they have not been written");
+            outlet.tried(&Poll::Ready(()));
+            outlet.settle();
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_has_ended() {
+        let (outlet, mut cx) = (Outlet::default(), Context::from_waker(Waker::noop()));
+        outlet.queued(MOST_QUEUED);
+        outlet.tried(&Poll::<()>::Pending);
+        let mut turns: Vec<Turn> = (0..1000).map(|_| None).collect();
+        assert!(turns.iter_mut().all(|turn| outlet.poll_takes_heads(&mut cx, turn).is_pending()));
+        outlet.end();
+        assert!(turns.iter_mut().all(|turn| outlet.poll_takes_heads(&mut cx, turn).is_ready()));
     }
 
     #[test]

@@ -69,12 +69,17 @@ pub(super) struct Waiting<'a> {
 impl Waiting<'_> {
     /// A bounded queue: what it has no room for is as little served as with no upstream at all.
     pub(super) fn of<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Result<Waiting<'a>, Unreachable> {
-        let bytes = weight(head);
-        if client.waiting.get() + bytes > MOST_WAITING {
+        if client.waiting.get() + weight(head) > MOST_WAITING {
             return Err(Unreachable("too many calls of one client connection wait for it already".into()));
         }
+        Ok(Waiting::for_its_turn(client, head))
+    }
+
+    /// For what waits no longer than others are written; it counts against those that wait longer.
+    pub(super) fn for_its_turn<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Waiting<'a> {
+        let bytes = weight(head);
         client.waiting.set(client.waiting.get() + bytes);
-        Ok(Waiting { client, bytes })
+        Waiting { client, bytes }
     }
 }
 
@@ -113,8 +118,8 @@ impl Drop for KeptHead {
     }
 }
 
-/// About what a head holds beside the buffer it came in.
-fn weight(head: &HeaderMap) -> usize {
+/// About what a head holds beside the buffer it came in, in bytes.
+pub(super) fn weight(head: &HeaderMap) -> usize {
     head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 

@@ -1,7 +1,7 @@
 //! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
 //! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
 
-use super::client_connection::ClientConnection;
+use super::client_connection::{ClientConnection, weight};
 use super::client_stream::ClientStream;
 use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
@@ -267,11 +267,12 @@ async fn open(
             Err(_) => slot.condemn(),
         }
     };
-    let written = slot.written();
+    let (written, weight) = (slot.written(), weight(request.headers()));
     let (response, sink) = sender.send_request(*request, last).map_err(|error| {
         slot.condemn();
         Failed { ended: Ended::Lost(error.to_string()), unseen: true }
     })?;
+    slot.outlet().queued(weight);
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
     Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })

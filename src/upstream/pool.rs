@@ -87,12 +87,14 @@ impl Slot {
         self.connection.state.tap.outlet()
     }
 
-    /// Waits until the upstream takes what is written to it: a head that h2 queues is bounded by nothing.
+    /// Waits until the upstream takes what is written to it: heads that h2 queues are bounded by nothing.
     pub(super) async fn open(&self, client: &ClientConnection, head: &HeaderMap) -> Result<(), Unreachable> {
-        if self.outlet().is_blocked() {
-            let _waiting = Waiting::of(client, head)?;
+        let outlet = self.outlet();
+        if !outlet.takes_heads() {
+            // A crowd that is only waiting for its turn is no reason to refuse: it is gone when the connection has been driven.
+            let _waiting = if outlet.is_blocked() { Waiting::of(client, head)? } else { Waiting::for_its_turn(client, head) };
             let mut turn = None;
-            poll_fn(|cx| self.outlet().poll_open(cx, &mut turn)).await;
+            poll_fn(|cx| outlet.poll_takes_heads(cx, &mut turn)).await;
         }
         Ok(())
     }
