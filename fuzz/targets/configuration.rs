@@ -29,5 +29,5 @@ fn load(texts: &[&str]) -> Loaded {
     let source =
         |(index, text): (usize, &&str)| Source { name: format!("{index}.yaml"), text: (*text).to_owned(), base: "no/such/folder".into() };
     let sources: Vec<Source> = texts.iter().enumerate().map(source).collect();
-    load_from(&sources, Surroundings { env: &|name| (name == "SECRET").then(|| OsString::from(SECRET)), cpus: 2 })
+    load_from(&sources, Surroundings { env: &|name| (name == "SECRET").then(|| OsString::from(SECRET)), cpus: 2, memory: None })
 }

@@ -64,7 +64,7 @@ mod tests {
              authentication: {{ api_keys: {{ header: x-api-key, development_key: local-only }} }}\n"
         );
         let source = Source { name: "doorward.yaml".into(), text, base: ".".into() };
-        let loaded = load_from(&[source], Surroundings { env: &|_| None, cpus: 2 });
+        let loaded = load_from(&[source], Surroundings { env: &|_| None, cpus: 2, memory: None });
         assert!(!loaded.problems.has_errors(), "{:?}", loaded.problems);
         loaded.config.unwrap()
     }

@@ -146,7 +146,7 @@ mod tests {
 
     fn warnings(text: &str) -> Vec<String> {
         let source = Source { name: "c.yaml".into(), text: text.to_owned(), base: "/nowhere".into() };
-        let loaded = load_from(&[source], Surroundings { env: &|_| None, cpus: 1 });
+        let loaded = load_from(&[source], Surroundings { env: &|_| None, cpus: 1, memory: None });
         let errors: Vec<_> = loaded.problems.iter().filter(|problem| problem.message.contains("expected")).collect();
         assert!(errors.is_empty(), "{errors:?}");
         let mut problems = Problems::default();

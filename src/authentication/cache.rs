@@ -13,8 +13,10 @@ use std::time::SystemTime;
 
 /// What all verdicts may weigh together.
 const MOST_BYTES: u64 = 32 << 20;
-/// What one verdict weighs at least. Its own memory is a third of that; the rest is what the C library's allocator leaves
-/// between blocks that live long and those of the calls they were made in (measured: benches/results/credentials.md).
+/// And in a container with a memory limit: one of so many parts of it. The rest is for the process itself and its connections.
+const PARTS: u64 = 4;
+/// What one verdict weighs at least. On purpose that is four times what it takes with jemalloc (tests/it/memory.rs): what is
+/// counted must never be less than what is held, whatever the allocator leaves between blocks that live long and others.
 const LIGHTEST: usize = 7 << 10;
 
 /// A verdict and what it rests on.
@@ -48,8 +50,10 @@ impl Verdict {
 pub(super) struct Verdicts(Cache<Digest, Arc<Verdict>>);
 
 impl Verdicts {
-    pub(super) fn new() -> Verdicts {
-        Verdicts(Cache::builder().max_capacity(MOST_BYTES).weigher(|_, verdict: &Arc<Verdict>| verdict.weight()).build())
+    /// Where so much `memory` may be used; `None`: without a limit.
+    pub(super) fn new(memory: Option<u64>) -> Verdicts {
+        let most = memory.map_or(MOST_BYTES, |memory| MOST_BYTES.min(memory / PARTS));
+        Verdicts(Cache::builder().max_capacity(most).weigher(|_, verdict: &Arc<Verdict>| verdict.weight()).build())
     }
 
     /// The caller of these credentials, if a verdict is there and still holds.
@@ -73,7 +77,8 @@ mod tests {
     fn a_flood_of_verdicts_is_bounded_and_does_not_push_out_what_is_in_use() {
         let caller = Arc::new(super::super::caller(&policy(), &identity_headers(), Identity::default()).unwrap());
         let verdict = || Verdict { caller: caller.clone(), token: None, api_key: None };
-        let verdicts = Verdicts::new();
+        let (memory, capacity) = (32 << 20, 8 << 20);
+        let verdicts = Verdicts::new(Some(memory));
         let in_use = Digest::of(b"in use");
         verdicts.keep(in_use, verdict());
         for stranger in 0..30_000_u32 {
@@ -83,8 +88,17 @@ mod tests {
             }
         }
         verdicts.0.run_pending_tasks();
-        let most = MOST_BYTES / LIGHTEST as u64;
-        assert!(verdicts.0.weighted_size() <= MOST_BYTES && verdicts.0.entry_count() <= most, "{}", verdicts.0.entry_count());
+        let most = capacity / LIGHTEST as u64;
+        assert!(verdicts.0.weighted_size() <= capacity && verdicts.0.entry_count() <= most, "{}", verdicts.0.entry_count());
         assert!(verdicts.0.entry_count() > most * 9 / 10, "{}", verdicts.0.entry_count());
+    }
+
+    #[test]
+    fn the_cache_is_as_large_as_the_container_has_room_for() {
+        for (memory, capacity) in
+            [(None, 32 << 20), (Some(32 << 20), 8 << 20), (Some(128 << 20), 32 << 20), (Some(u64::MAX), 32 << 20), (Some(0), 0)]
+        {
+            assert_eq!(Verdicts::new(memory).0.policy().max_capacity(), Some(capacity), "{memory:?}");
+        }
     }
 }

@@ -150,7 +150,7 @@ impl Authenticator {
             api_key_header: config.api_keys.as_ref().map(|keys| keys.header.clone()),
             policy,
             headers,
-            verdicts: Verdicts::new(),
+            verdicts: Verdicts::new(config.memory),
             revocations: Arc::new(revocations),
             withdrawn_api_keys: HashSet::new(),
             long_calls: config.long_calls,

@@ -157,6 +157,7 @@ pub(super) fn authentication(jwt: Vec<JwtProvider>) -> Authentication {
         client_certificates: Vec::new(),
         revocations: None,
         long_calls: config::LongCalls::default(),
+        memory: None,
     }
 }
 

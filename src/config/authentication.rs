@@ -29,6 +29,8 @@ pub struct Authentication {
     pub revocations: Option<InputFile>,
     /// Calls that outlive their credential.
     pub long_calls: LongCalls,
+    /// No key: bytes of memory that this container may use, `None` without a limit. Cached verdicts take a share of it.
+    pub memory: Option<u64>,
 }
 
 /// One entry of `authentication.public_methods`.

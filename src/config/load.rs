@@ -3,7 +3,7 @@
 use super::files::{in_words, read, read_bounded};
 use super::node::{self, Mark, Value};
 use super::section::{Origin, Reader, Section};
-use super::{Config, Position, Problems, merge, resolve};
+use super::{Config, Position, Problems, container, merge, resolve};
 use crate::secret::Digest;
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -50,6 +50,8 @@ pub struct Surroundings<'a> {
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
     /// CPUs this container may use, for `workers: auto`.
     pub cpus: usize,
+    /// Bytes of memory this container may use, `None` without a limit.
+    pub memory: Option<u64>,
 }
 
 /// Loads the files as one configuration; `-` is standard input.
@@ -83,9 +85,8 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     if problems.has_errors() {
         return Loaded { config: None, problems, files };
     }
-    // Counts the CPUs of the affinity mask, bounded by the cgroup's quota; a quota below one CPU counts as one.
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut loaded = load_from(&sources, Surroundings { env: &|name| std::env::var_os(name), cpus });
+    let surroundings = Surroundings { env: &|name| std::env::var_os(name), cpus: container::cpus(), memory: container::memory() };
+    let mut loaded = load_from(&sources, surroundings);
     loaded.files.splice(0..0, files);
     loaded
 }
@@ -116,7 +117,7 @@ pub fn load_from(sources: &[Source], surroundings: Surroundings) -> Loaded {
         }
     }
     let root = merge::merge(&reader, roots);
-    let config = root.filter(|_| !broken).map(|root| resolve::config(Section::root(&reader, &root), surroundings.cpus));
+    let config = root.filter(|_| !broken).map(|root| resolve::config(Section::root(&reader, &root), surroundings));
     let (mut problems, files) = (reader.problems.into_inner(), reader.files.into_inner());
     problems.sort_by_file(&origins.iter().map(|origin| origin.name.clone()).collect::<Vec<_>>());
     Loaded { config, problems, files }

@@ -5,6 +5,7 @@
 
 mod authentication;
 mod authorization;
+mod container;
 mod document;
 mod error;
 mod expectations;

@@ -40,7 +40,7 @@ fn load_all(sources: &[Source]) -> Loaded {
         "SHORT" => Some(OsString::from("hunter2")),
         _ => None,
     };
-    load_from(sources, Surroundings { env: &env, cpus: 3 })
+    load_from(sources, Surroundings { env: &env, cpus: 3, memory: Some(32 << 20) })
 }
 
 fn load_text(text: &str) -> Loaded {
@@ -82,6 +82,7 @@ fn expect(text: &str, severity: &str, place_and_key: &str, phrase: &str) {
 fn the_least_configuration_has_the_defaults_of_the_interface() {
     let config = good(HEAD);
     assert_eq!((config.workers, config.operations.to_string().as_str()), (3, "0.0.0.0:9902"));
+    assert_eq!(config.authentication.memory, Some(32 << 20));
     assert_eq!(config.authentication.mode, Mode::Required);
     assert_eq!(config.authorization.default, DefaultRule::Deny);
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(1));

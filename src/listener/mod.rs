@@ -28,7 +28,7 @@ pub struct Door {
     connections: usize,
     /// `None` with `listen.insecure_plaintext`.
     tls: Option<TlsAcceptor>,
-    client_trust: Arc<ClientTrust>,
+    client_trust: ClientTrust,
     /// TLS, preface and first SETTINGS together; and any unfinished header block.
     handshake: Duration,
     /// MAX_CONCURRENT_STREAMS.
@@ -48,7 +48,7 @@ impl Door {
         Door {
             connections: limits.connections,
             tls: tls.map(TlsAcceptor::from),
-            client_trust: Arc::new(ClientTrust::new(transport)),
+            client_trust: ClientTrust::new(transport),
             handshake: limits.handshake,
             streams: limits.streams,
             header_bytes: limits.header_bytes,
@@ -60,18 +60,11 @@ impl Door {
 
     /// Puts this door into the place of another. Connections stay, but for those that would have to show a certificate anew.
     pub fn replace(mut self, place: &ArcSwap<Door>) {
-        let trust = self.client_trust.clone();
-        let previous = place.load_full();
-        let same = previous.client_trust.is_same(&trust);
-        if same {
-            // Connections of before are still told when it changes.
-            self.client_trust = previous.client_trust.clone();
-        }
-        place.store(Arc::new(self));
-        if !same {
-            // Only now, lest they come back through the same door.
-            previous.client_trust.supersede(&trust);
-        }
+        self.client_trust.succeed(&place.load().client_trust);
+        let door = Arc::new(self);
+        place.store(door.clone());
+        // Only now, lest those who are sent away come back through the same door.
+        door.client_trust.enforce();
     }
 
     /// When the certificate that it shows expires.

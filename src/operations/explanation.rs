@@ -4,12 +4,11 @@
 //! process as its configuration is, and a few questions at a time.
 
 use super::probes::{from_this_machine, not_allowed, text};
-use super::{Body, Operations, READ};
+use super::{Body, Ends, Operations, READ};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use std::net::SocketAddr;
 use std::pin::Pin;
 
 /// Answers a question; words that say why it cannot.
@@ -21,7 +20,7 @@ pub(super) const AT_ONCE: usize = 2;
 /// A token is as long as our own header limit at most, by default.
 const LONGEST_QUESTION: usize = 64 * 1024;
 
-pub(super) async fn respond<B>(request: Request<B>, peer: SocketAddr, operations: &Operations) -> Response<Body>
+pub(super) async fn respond<B>(request: Request<B>, ends: Ends, operations: &Operations) -> Response<Body>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -29,7 +28,7 @@ where
     if request.method() != Method::POST {
         return not_allowed("POST");
     }
-    if !from_this_machine(&request, peer) {
+    if !from_this_machine(&request, ends) {
         return text(StatusCode::FORBIDDEN, "explanations are given to this machine only\n");
     }
     let Ok(_slot) = operations.explanations.try_acquire() else {

@@ -4,6 +4,7 @@
 //! Nothing that others are told is secret and nothing here carries calls; whoever reaches the port must still not be able to wear the
 //! process out, so connections, idleness and request bodies are bounded.
 
+mod connections;
 mod explanation;
 mod health;
 mod probes;
@@ -14,6 +15,7 @@ use crate::drain::{Drain, Phase};
 use crate::readiness::Readiness;
 use crate::telemetry::Metrics;
 use bytes::Bytes;
+use connections::Connections;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -22,14 +24,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Probes and scrapers need a handful; more wait in the backlog.
+/// Probes and scrapers need a handful.
 const CONNECTIONS: usize = 256;
 
 /// A connection without a request for this long is closed (at the latest after twice as long).
@@ -87,16 +90,17 @@ impl fmt::Debug for Operations {
 
 /// Serves the port until the future is dropped; no error of one connection or of `accept` ends it.
 pub async fn serve(listener: TcpListener, operations: Arc<Operations>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    serve_at_a_time(CONNECTIONS, listener, operations).await;
+}
+
+async fn serve_at_a_time(most: usize, listener: TcpListener, operations: Arc<Operations>) {
+    let mut connections = Connections::new(most);
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let connection = serve_connection(stream, peer, operations.clone(), IDLE);
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+                let peer = peer.ip().to_canonical();
+                connections.make_room(peer).await;
+                connections.add(peer, tokio::spawn(serve_connection(stream, operations.clone(), IDLE)));
             }
             Err(error) => {
                 tracing::warn!(%error, "the operations port cannot accept a connection");
@@ -106,11 +110,13 @@ pub async fn serve(listener: TcpListener, operations: Arc<Operations>) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, operations: Arc<Operations>, idle: Duration) {
+async fn serve_connection(stream: TcpStream, operations: Arc<Operations>, idle: Duration) {
+    // One that is broken already has no ends.
+    let Ok(ends) = Ends::of(&stream) else { return };
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
         let (operations, in_flight) = (operations.clone(), Activity::begin(&activity));
-        async move { Ok::<_, Infallible>(respond(request, peer, &operations, in_flight).await) }
+        async move { Ok::<_, Infallible>(respond(request, ends, &operations, in_flight).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(READ).max_buf_size(16 * 1024);
@@ -130,13 +136,31 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, operations: Arc<O
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-async fn respond(request: Request<Incoming>, peer: SocketAddr, operations: &Arc<Operations>, in_flight: InFlight) -> Response<Body> {
+async fn respond(request: Request<Incoming>, ends: Ends, operations: &Arc<Operations>, in_flight: InFlight) -> Response<Body> {
     if health::is_grpc(&request) {
         health::respond(request, operations.clone(), in_flight).await
     } else if request.uri().path() == "/explain" {
-        explanation::respond(request, peer, operations).await
+        explanation::respond(request, ends, operations).await
     } else {
-        probes::respond(&request, peer, operations)
+        probes::respond(&request, ends, operations)
+    }
+}
+
+/// The two addresses of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    peer: IpAddr,
+    ours: IpAddr,
+}
+
+impl Ends {
+    fn of(stream: &TcpStream) -> io::Result<Ends> {
+        Ok(Ends { peer: stream.peer_addr()?.ip(), ours: stream.local_addr()?.ip() })
+    }
+
+    /// Both: a proxy in the pod, as a mesh has one, carries what strangers send from a loopback address to the pod's own.
+    fn are_loopback(self) -> bool {
+        [self.peer, self.ours].iter().all(|end| end.to_canonical().is_loopback())
     }
 }
 

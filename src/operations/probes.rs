@@ -1,21 +1,20 @@
 //! The HTTP side: `/livez /readyz /startupz /metrics`, and `POST /drain` for this machine alone.
 
-use super::{Body, Operations};
+use super::{Body, Ends, Operations};
 use crate::drain::Phase;
 use crate::readiness::Status;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, FORWARDED, ORIGIN, VIA};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use std::net::SocketAddr;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Answers one request; its body, if any, is not looked at.
-pub(super) fn respond<B>(request: &Request<B>, peer: SocketAddr, operations: &Operations) -> Response<Body> {
+pub(super) fn respond<B>(request: &Request<B>, ends: Ends, operations: &Operations) -> Response<Body> {
     let mut response = match request.uri().path() {
-        "/drain" => drain(request, peer, operations),
+        "/drain" => drain(request, ends, operations),
         path @ ("/livez" | "/readyz" | "/startupz" | "/metrics") => {
             if request.method() == Method::GET || request.method() == Method::HEAD {
                 look(path, request.uri().query().unwrap_or_default(), operations)
@@ -73,20 +72,22 @@ fn parts(operations: &Operations) -> String {
 }
 
 /// Ends the service, so it is taken from this machine only.
-fn drain<B>(request: &Request<B>, peer: SocketAddr, operations: &Operations) -> Response<Body> {
+fn drain<B>(request: &Request<B>, ends: Ends, operations: &Operations) -> Response<Body> {
     if request.method() != Method::POST {
         return not_allowed("POST");
     }
-    if !from_this_machine(request, peer) {
+    if !from_this_machine(request, ends) {
         return text(StatusCode::FORBIDDEN, "a drain can be begun from this machine only\n");
     }
     (operations.begin_drain)();
     text(StatusCode::OK, "the drain has begun\n")
 }
 
-/// From loopback; and not from a web page that a browser there shows, which would say so.
-pub(super) fn from_this_machine<B>(request: &Request<B>, peer: SocketAddr) -> bool {
-    peer.ip().to_canonical().is_loopback() && !request.headers().contains_key(ORIGIN)
+/// From loopback; and not for somebody else, whom a browser that shows a web page and a proxy would name.
+pub(super) fn from_this_machine<B>(request: &Request<B>, ends: Ends) -> bool {
+    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    let on_behalf = [ORIGIN, X_FORWARDED_FOR, FORWARDED, VIA];
+    ends.are_loopback() && !on_behalf.iter().any(|name| request.headers().contains_key(name))
 }
 
 pub(super) fn not_allowed(methods: &'static str) -> Response<Body> {

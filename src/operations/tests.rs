@@ -6,9 +6,10 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::Full;
 use std::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 struct Port {
-    address: SocketAddr,
+    address: std::net::SocketAddr,
     readiness: Readiness,
     trigger: DrainTrigger,
 }
@@ -27,6 +28,11 @@ fn explain() -> Explain {
 }
 
 async fn port() -> Port {
+    port_for(CONNECTIONS).await
+}
+
+/// Serves `most` connections at a time.
+async fn port_for(most: usize) -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, drain) = drain();
@@ -36,7 +42,7 @@ async fn port() -> Port {
         begin.announce();
     };
     let operations = Operations::new(Arc::new(Metrics::new()), readiness.clone(), drain, announce, explain());
-    tokio::spawn(serve(listener, Arc::new(operations)));
+    tokio::spawn(serve_at_a_time(most, listener, Arc::new(operations)));
     Port { address, readiness, trigger }
 }
 
@@ -61,7 +67,13 @@ impl Port {
     }
 
     async fn grpc(&self, path: &str, body: &'static [u8]) -> Call {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.grpc_from([127, 0, 0, 1], path, body).await
+    }
+
+    async fn grpc_from(&self, peer: [u8; 4], path: &str, body: &'static [u8]) -> Call {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((peer, 0).into()).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
         let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         let request = Request::builder()
@@ -144,6 +156,10 @@ async fn a_drain_makes_it_not_ready_and_leaves_it_alive() {
     assert_eq!(port.http("GET /startupz").await.0, 200);
 }
 
+fn ends(peer: &str, ours: &str) -> Ends {
+    Ends { peer: peer.parse().unwrap(), ours: ours.parse().unwrap() }
+}
+
 #[test]
 fn a_drain_is_begun_from_this_machine_only() {
     let begun = Arc::new(AtomicUsize::new(0));
@@ -153,17 +169,64 @@ fn a_drain_is_begun_from_this_machine_only() {
     };
     let operations = Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, begin, explain());
     let request = Request::post("/drain").body(()).unwrap();
-    for (peer, status) in [
-        ("10.0.0.7:1", 403),
-        ("[fe80::1]:1", 403),
-        ("[::ffff:10.0.0.7]:1", 403),
-        ("127.0.0.1:1", 200),
-        ("[::1]:1", 200),
-        ("[::ffff:127.0.0.1]:1", 200),
+    for (peer, ours, status) in [
+        ("10.0.0.7", "10.0.0.8", 403),
+        ("fe80::1", "fe80::2", 403),
+        ("::ffff:10.0.0.7", "::ffff:10.0.0.8", 403),
+        // As the proxy of a mesh carries them to the pod.
+        ("127.0.0.6", "10.0.0.8", 403),
+        ("::ffff:127.0.0.6", "::ffff:10.0.0.8", 403),
+        ("::1", "fd00::8", 403),
+        ("127.0.0.1", "127.0.0.1", 200),
+        ("::1", "::1", 200),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", 200),
     ] {
-        assert_eq!(probes::respond(&request, peer.parse().unwrap(), &operations).status(), status, "{peer}");
+        assert_eq!(probes::respond(&request, ends(peer, ours), &operations).status(), status, "{peer} {ours}");
+    }
+    for name in ["origin", "x-forwarded-for", "forwarded", "via"] {
+        let request = Request::post("/drain").header(name, "").body(()).unwrap();
+        assert_eq!(probes::respond(&request, ends("127.0.0.1", "127.0.0.1"), &operations).status(), 403, "{name}");
     }
     assert_eq!(begun.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn the_ends_of_a_connection_are_the_sockets() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.6:0".parse().unwrap()).unwrap();
+    let client = socket.connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    let of = Ends::of(&accepted.unwrap().0).unwrap();
+    assert_eq!((of.peer.to_string(), of.ours.to_string()), ("127.0.0.6".to_owned(), "127.0.0.1".to_owned()));
+    drop(client);
+}
+
+#[tokio::test]
+async fn one_peer_that_watches_with_all_connections_keeps_nobody_out() {
+    let port = port_for(3).await;
+    let watch = async |peer| {
+        let begun = async {
+            let mut watch = port.grpc_from([127, 0, 0, peer], WATCH, NO_NAME).await;
+            assert_eq!(watch.message().await.unwrap(), NOT_SERVING);
+            watch
+        };
+        tokio::time::timeout(Duration::from_secs(20), begun).await.expect("let in")
+    };
+    let mut others = watch(2).await;
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        watches.push(watch(3).await);
+    }
+    assert_eq!(port.http("GET /livez").await, (200, "alive\n".into()));
+    let (newest, older) = watches.split_last_mut().unwrap();
+    for watch in older {
+        assert!(watch.body.data().await.is_none_or(|ended| ended.is_err()), "an older watch has ended");
+    }
+    port.readiness.set_started();
+    for watch in [newest, &mut others] {
+        assert_eq!(watch.message().await.unwrap(), SERVING);
+    }
 }
 
 #[tokio::test]
@@ -227,8 +290,8 @@ async fn who_says_nothing_is_hung_up_on() {
     {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(sent.as_bytes()).await.unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        serve_connection(stream, peer, operations.clone(), Duration::from_millis(100)).await;
+        let (stream, _) = listener.accept().await.unwrap();
+        serve_connection(stream, operations.clone(), Duration::from_millis(100)).await;
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer.starts_with("HTTP/1.1 200"), answered, "{sent:?}: {answer}");
@@ -258,9 +321,18 @@ async fn an_explanation_is_for_this_machine_bounded_and_posted() {
     assert_eq!(port.ask(&"x".repeat(65_537), "").await.0, 413);
     let request = Request::builder().method("POST").body(Full::new(Bytes::from("who may?"))).unwrap();
     let operations = Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, || {}, explain());
-    for (peer, status) in [("127.0.0.1:1", 200), ("[::ffff:127.0.0.1]:1", 200), ("10.0.0.7:1", 403), ("[2001:db8::1]:1", 403)] {
-        let answer = explanation::respond(request.clone(), peer.parse().unwrap(), &operations).await;
-        assert_eq!(answer.status(), status, "{peer}");
+    for (peer, ours, status) in [
+        ("127.0.0.1", "127.0.0.1", 200),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", 200),
+        ("10.0.0.7", "10.0.0.8", 403),
+        ("127.0.0.6", "10.0.0.8", 403),
+        ("2001:db8::1", "2001:db8::2", 403),
+    ] {
+        let answer = explanation::respond(request.clone(), ends(peer, ours), &operations).await;
+        assert_eq!(answer.status(), status, "{peer} {ours}");
+    }
+    for by in ["x-forwarded-for: 10.0.0.7\r\n", "forwarded: for=10.0.0.7\r\n", "via: 1.1 envoy\r\n"] {
+        assert_eq!(port.ask("who may?", by).await.0, 403, "{by}");
     }
 }
 

@@ -267,3 +267,17 @@ async fn a_client_that_does_not_go_is_refused_and_who_shows_none_goes_when_one_i
     assert!(refused);
     uncertified.closed().await;
 }
+
+#[tokio::test]
+async fn a_required_certificate_reaches_connections_of_every_door_there_has_been() {
+    let ((site, rest), upstream) = (with_authorities(), RawUpstream::echo());
+    let doorward = site.start(&standard(&upstream.url()));
+    let mut oldest = Frames::open(&doorward).await;
+    for (generation, rest) in [(2.0, rest.clone()), (3.0, rest.replace(OPTIONAL, ""))] {
+        assert!(oldest.is_alive().await);
+        site.write("doorward.yaml", configuration(&upstream.url(), &rest));
+        eventually("the reload", || (doorward.metric("doorward_configuration_generation", &[]) == generation).then_some(()));
+    }
+    assert!(oldest.until(kind::GOAWAY).await.is_some());
+    oldest.closed().await;
+}

@@ -56,6 +56,15 @@ fn overlay() -> Objects {
     Objects::of(&manifests(&["kustomize", path(&root().join("deploy/kustomize/overlay"))]).unwrap())
 }
 
+/// The overlay with what it has ready for service accounts of the cluster.
+fn overlay_with_cluster_keys() -> Objects {
+    let (_folder, deploy) = copy();
+    let overlay = deploy.join("kustomize/overlay");
+    replace(&overlay.join("kustomization.yaml"), "# - ../cluster-keys", "- ../cluster-keys");
+    replace(&overlay.join("doorward.yaml"), "\n#  ", "\n  ");
+    Objects::of(&manifests(&["kustomize", path(&overlay)]).unwrap())
+}
+
 /// The chart with these values, under the name `users`.
 fn chart(values: &Value) -> Objects {
     let site = Site::new();
@@ -166,6 +175,23 @@ fn kustomize_and_helm_make_the_same_sidecar() {
     assert_eq!(same(&kustomize), same(&helm));
 }
 
+#[test]
+fn a_service_accounts_token_is_mounted_only_where_it_is_asked_for() {
+    for objects in [overlay(), whole_chart()] {
+        assert!(!Value::from(objects.0.clone()).to_string().contains("serviceAccountToken"));
+        assert_eq!(objects.pod()["automountServiceAccountToken"], false);
+    }
+    let chart = chart(&json!({"app": {"image": "ghcr.io/example/users:0.1.0"}, "clusterKeys": true}));
+    let added = |objects: &Objects| {
+        let ours = |list: &Value| list.as_array().unwrap().iter().find(|entry| entry["name"] == "doorward-cluster").unwrap().clone();
+        (ours(&objects.pod()["volumes"]), ours(&objects.sidecar()["volumeMounts"]))
+    };
+    let (volume, mount) = added(&chart);
+    assert!(volume.to_string().contains("serviceAccountToken"));
+    assert_eq!(volume["projected"]["defaultMode"], 0o440, "for the group, and nobody else");
+    assert_eq!((volume, mount), added(&overlay_with_cluster_keys()));
+}
+
 /// The mounted files of a configuration, laid out below a folder, and `check` on it.
 fn checked(objects: &Objects) -> (bool, String) {
     let site = Site::new();
@@ -190,8 +216,10 @@ fn checked(objects: &Objects) -> (bool, String) {
 
 #[test]
 fn doorward_takes_the_configurations() {
-    let (fine, said) = checked(&overlay());
-    assert!(fine && said.contains("0 warnings"), "{said}");
+    for overlay in [overlay(), overlay_with_cluster_keys()] {
+        let (fine, said) = checked(&overlay);
+        assert!(fine && said.contains("0 warnings"), "{said}");
+    }
     let rules =
         json!({"config": {"authorization": {"roles": {"viewer": ["users:read"]}, "methods": {"/api.users.UserService/*": "users:read"}}}});
     let (fine, said) = checked(&chart(&rules));
@@ -209,7 +237,7 @@ fn configuration_of(objects: &Objects) -> Value {
 
 #[test]
 fn every_path_is_mounted_and_every_port_is_listened_on() {
-    for objects in [overlay(), whole_chart()] {
+    for objects in [overlay(), overlay_with_cluster_keys(), whole_chart()] {
         let (sidecar, config) = (objects.sidecar(), configuration_of(&objects));
         let volumes: BTreeSet<&str> =
             objects.pod()["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].as_str().unwrap()).collect();
@@ -218,7 +246,8 @@ fn every_path_is_mounted_and_every_port_is_listened_on() {
         // A `subPath` never changes.
         assert!(mounts.iter().all(|mount| mount["readOnly"] == true && mount.get("subPath").is_none()));
         let text = objects.one("ConfigMap")["data"]["doorward.yaml"].as_str().unwrap();
-        let paths = text.split(|end: char| " ,\n}\"".contains(end)).filter(|word| word.starts_with("/etc/") || word.starts_with("/var/"));
+        let in_use: String = text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+        let paths = in_use.split(|end: char| " ,\n}\"".contains(end)).filter(|word| word.starts_with("/etc/") || word.starts_with("/var/"));
         let arguments = sidecar["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
         let mut named = 0;
         for file in paths.chain(arguments.filter(|argument| argument.starts_with('/'))) {

@@ -6,6 +6,7 @@ use crate::harness::raw_upstream::{RawCall, response};
 use crate::harness::*;
 use bytes::Bytes;
 use h2::server::Builder;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -225,4 +226,28 @@ async fn much_passes_to_a_slow_reader_and_nothing_stays() {
     assert!(most <= 1024, "{most} KiB held");
     drop(body);
     assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
+}
+
+/// Tokens that verify leave verdicts, which count as so much at least (`authentication/cache.rs`).
+#[tokio::test]
+async fn a_verdict_takes_no_more_memory_than_it_counts_as() {
+    const COUNTED: u64 = 7 << 10;
+    let upstream = upstream(ANY);
+    let doorward = Site::new().start(&configuration(&upstream.url(), &format!("workers: 1\n{}", site::STANDARD)));
+    let held = Held::begin(&doorward).await;
+    let mut wire = Wire::connect(&doorward).await;
+    let mut present = async |users: std::ops::Range<u64>| {
+        for user in users {
+            let bearer = format!("Bearer {}", token(json!({ "sub": format!("user-{user}") })));
+            let answer = wire.call(request("/demo.v1.Echo/Unary", &[("authorization", &bearer)])).await;
+            assert_eq!(answer.refusal(), (0, String::new()));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await; // what they needed only for a moment is given back
+        held.now()
+    };
+    let before = present(0..500).await;
+    let after = present(500..3500).await;
+    let each = after.saturating_sub(before) * 1024 / 3000;
+    println!("a verdict: {each} bytes");
+    assert!((COUNTED / 8..=COUNTED).contains(&each), "{each} bytes");
 }

@@ -30,7 +30,12 @@ pub(super) struct Resolved<'a> {
     pub(super) certificate_roles: Vec<Field<'a>>,
 }
 
-pub(super) fn authentication<'a>(field: &Field<'a>, listen: &listen::Resolved, headers: &IdentityHeaders) -> Resolved<'a> {
+pub(super) fn authentication<'a>(
+    field: &Field<'a>,
+    listen: &listen::Resolved,
+    headers: &IdentityHeaders,
+    memory: Option<u64>,
+) -> Resolved<'a> {
     let mut value = Authentication {
         mode: Mode::Required,
         public_methods: Vec::new(),
@@ -41,6 +46,7 @@ pub(super) fn authentication<'a>(field: &Field<'a>, listen: &listen::Resolved, h
         revocations: None,
         long_calls: LongCalls::default(),
         client_certificates: Vec::new(),
+        memory,
     };
     let mut credentials = Vec::new();
     let mut certificate_roles = Vec::new();

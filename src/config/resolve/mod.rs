@@ -14,20 +14,20 @@ mod limits;
 mod listen;
 mod upstream;
 
-use super::Config;
 use super::node::Value;
 use super::section::{Field, Section};
+use super::{Config, Surroundings};
 
 /// Resolves the whole tree.
-pub(super) fn config(mut root: Section, cpus: usize) -> Config {
+pub(super) fn config(mut root: Section, surroundings: Surroundings) -> Config {
     version(&root.field("version"));
-    let workers = workers(&root.field("workers"), cpus);
+    let workers = workers(&root.field("workers"), surroundings.cpus);
     let listen_field = root.field("listen");
     let listen = listen::listen(&listen_field.required("a mapping with address and tls"));
     let upstream = upstream::upstream(&root.field("upstream").required("a mapping with address"));
     let headers_field = root.field("identity_headers");
     let identity_headers = headers::identity_headers(&headers_field);
-    let authentication = authentication::authentication(&root.field("authentication"), &listen, &identity_headers);
+    let authentication = authentication::authentication(&root.field("authentication"), &listen, &identity_headers, surroundings.memory);
     let authorization = authorization::authorization(&root.field("authorization"), &authentication);
     let forward_credentials = root.field("forward_credentials").boolean().unwrap_or(false);
     let limits = limits::limits(&root.field("limits"));

@@ -53,7 +53,9 @@ doorward: {{ .Release.Name | quote }}
   - { name: doorward-config, mountPath: /etc/doorward/config, readOnly: true }
   - { name: doorward-tls, mountPath: /etc/doorward/tls, readOnly: true }
   - { name: doorward-api-keys, mountPath: /etc/doorward/api-keys, readOnly: true }
+  {{- if .Values.clusterKeys }}
   - { name: doorward-cluster, mountPath: /var/run/secrets/doorward/cluster, readOnly: true }
+  {{- end }}
 {{- end }}
 
 {{/* Under volumes. 288 is 0440: their files are for the group 65532, which is the pod's securityContext.fsGroup. */}}
@@ -64,6 +66,7 @@ doorward: {{ .Release.Name | quote }}
   secret: { secretName: {{ .Values.tlsSecret | quote }}, defaultMode: 288 }
 - name: doorward-api-keys
   secret: { secretName: {{ .Values.apiKeysSecret | quote }}, defaultMode: 288 }
+{{- if .Values.clusterKeys }}
 # What the API server wants before it shows its keys, with which service-account tokens are verified.
 - name: doorward-cluster
   projected:
@@ -74,6 +77,7 @@ doorward: {{ .Release.Name | quote }}
         name: kube-root-ca.crt
         items:
         - { key: ca.crt, path: ca.crt }
+{{- end }}
 {{- end }}
 
 {{/* The app's own lifecycle: it answers until Doorward has sent its clients elsewhere. */}}
