@@ -177,11 +177,14 @@ pub fn framed_text(frame: &[u8]) -> Result<&str, FrameError> {
     Ok(text)
 }
 
-/// The first message of `bytes` and what comes after it; `None` while it is not whole.
+/// A message, and what comes after its frame.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The first message of `bytes`; `None` while it is not whole.
 ///
 /// # Errors
 /// It is compressed.
-pub(crate) fn split_frame(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+pub(crate) fn split_frame(bytes: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     let Some(([compressed, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
     if *compressed != 0 {
         return Err(FrameError::Compressed);
@@ -285,7 +288,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_text_that_is_framed_is_read(words in ".{0,300}") {
-            prop_assert_eq!(framed_text(&frame_text(&words)), Ok(words.as_str()));
+            let frame = frame_text(&words);
+            prop_assert_eq!(framed_text(&frame), Ok(words.as_str()));
         }
 
         #[test]

@@ -95,7 +95,9 @@ fn the_longest_token_can_be_asked_about_and_what_is_refused_is_told() {
     let (upstream, site) = (RawUpstream::echo(), Site::new());
     let doorward = site.start(&standard(&upstream.url()));
     site.write("doorward.yaml", more_allowed(&upstream.url(), &doorward));
-    for (length, code, words) in [(64 << 10, 2, "decision: REFUSED: 16 UNAUTHENTICATED, TOKEN_MALFORMED"), (1 << 20, 1, "status 413: the question is too long")] {
+    for (length, code, words) in
+        [(64 << 10, 2, "decision: REFUSED: 16 UNAUTHENTICATED, TOKEN_MALFORMED"), (1 << 20, 1, "status 413: the question is too long")]
+    {
         let file = site.write("token", "x".repeat(length)).display().to_string();
         let output = explain(&site, &["--running", "--method", DELETE, "--token-file", &file]);
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
