@@ -152,7 +152,7 @@ pub fn frame_field(number: u8, text: &str) -> Bytes {
 pub enum FrameError {
     /// Or at least said to be.
     Compressed,
-    /// No whole message, more than one, or not of the form that is expected.
+    /// No whole message, more than one, too long, or not of the form that is expected.
     Malformed,
 }
 
@@ -167,7 +167,7 @@ impl From<NotProtobuf> for FrameError {
 /// # Errors
 /// It is none.
 pub fn framed_text(frame: &[u8]) -> Result<&str, FrameError> {
-    let Some((message, [])) = split_frame(frame)? else { return Err(FrameError::Malformed) };
+    let Some((message, [])) = split_frame(frame, frame.len())? else { return Err(FrameError::Malformed) };
     let mut text = "";
     for field in length_delimited(message) {
         if let (1, value) = field? {
@@ -183,13 +183,14 @@ type Split<'a> = (&'a [u8], &'a [u8]);
 /// The first message of `bytes`; `None` while it is not whole.
 ///
 /// # Errors
-/// It is compressed.
-pub(crate) fn split_frame(bytes: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
+/// It is compressed, or says that it is longer than `most` bytes.
+pub(crate) fn split_frame(bytes: &[u8], most: usize) -> Result<Option<Split<'_>>, FrameError> {
     let Some(([compressed, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
     if *compressed != 0 {
         return Err(FrameError::Compressed);
     }
-    Ok(rest.split_at_checked(u32::from_be_bytes(*length) as usize))
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > most { Err(FrameError::Malformed) } else { Ok(rest.split_at_checked(length)) }
 }
 
 /// An empty gRPC message, to be appended to.
@@ -241,11 +242,13 @@ mod tests {
     #[test]
     fn a_frame_is_split_off_as_soon_as_it_is_whole() {
         let frames = [&frame_text("a")[..], b"\0\0\0\0\x01"].concat();
-        assert_eq!(split_frame(&frames), Ok(Some((&b"\x0a\x01a"[..], &b"\0\0\0\0\x01"[..]))));
+        assert_eq!(split_frame(&frames, 3), Ok(Some((&b"\x0a\x01a"[..], &b"\0\0\0\0\x01"[..]))));
         for cut in 0..8 {
-            assert_eq!(split_frame(&frames[..cut]), Ok(None), "{cut}");
+            assert_eq!(split_frame(&frames[..cut], 3), Ok(None), "{cut}");
         }
-        assert_eq!(split_frame(b"\x01\0\0\0\x09"), Err(FrameError::Compressed), "known before it is whole");
+        // Known before it is whole.
+        assert_eq!(split_frame(b"\0\0\0\0\x04", 3), Err(FrameError::Malformed));
+        assert_eq!(split_frame(b"\x01\0\0\0\x09", 9), Err(FrameError::Compressed));
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Stream {
         }
         let body = self.body.as_mut().expect("the head has come");
         loop {
-            let whole = split_frame(&self.buffer).map_err(|_| Failure::Other("an answer is compressed".to_owned()))?;
+            let whole = split_frame(&self.buffer, MOST_BYTES);
+            let whole = whole.map_err(|_| Failure::Other("an answer is compressed or too large".to_owned()))?;
             if let Some((message, rest)) = whole {
                 let (length, end) = (message.len(), self.buffer.len() - rest.len());
                 return Ok(self.buffer.split_to(end).split_off(end - length).freeze());

@@ -109,6 +109,11 @@ async fn a_service_that_ends_first_holds_nothing_up() {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     assert_eq!(doorward.get("/livez").0, 200, "an upstream that is gone is no reason to be restarted");
     assert!(signalled.elapsed() < Duration::from_secs(3), "the machine is too slow for this test");
+    // The client takes its leave meanwhile.
+    while doorward.is_running() && signalled.elapsed() < PATIENCE {
+        assert!(matches!(doorward.get("/livez").0, 0 | 200), "alive to its end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(doorward.wait_exit(PATIENCE).code(), Some(0));
 }
 
