@@ -1,6 +1,7 @@
 //! Whole configurations, good and bad: for each bad one the place, the key and the words an operator gets to see.
 
 use super::*;
+use crate::identity::Permission;
 use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fs;

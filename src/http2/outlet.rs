@@ -9,10 +9,6 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-/// Heads that h2 is given before it is driven: as few as keep the worst of them far below what a connection may hold, and as
-/// many as go out in one write when many calls come at once.
-const MOST_HEADS: usize = 64;
-
 /// Bytes that may be handed to h2 for streams it has not opened, since it was last seen that the peer gives window: what
 /// waits there is not missed by anybody should the peer give none.
 const MOST_EARLY: usize = 64 * 1024;
@@ -21,8 +17,6 @@ const MOST_EARLY: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outlet {
     blocked: Cell<bool>,
-    /// Heads that h2 has been given since all it had was written.
-    heads: Cell<usize>,
     /// What is left of [`MOST_EARLY`].
     early: Cell<usize>,
     /// Who waits; made when somebody does.
@@ -35,18 +29,7 @@ pub type Turn = Option<Pin<Box<OwnedNotified>>>;
 impl Outlet {
     /// Ready while the socket takes what is written.
     pub fn poll_open(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        self.poll_while(Outlet::is_blocked, cx, turn)
-    }
-
-    /// Ready when a head may be handed to h2, which queues any number of them; that one is then counted.
-    pub fn poll_head(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        ready!(self.poll_while(|outlet| !outlet.takes_heads(), cx, turn));
-        self.heads.set(self.heads.get() + 1);
-        Poll::Ready(())
-    }
-
-    fn poll_while(&self, closed: impl Fn(&Outlet) -> bool, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        while closed(self) {
+        while self.blocked.get() {
             let wait = || Box::pin(self.opened.borrow_mut().get_or_insert_default().clone().notified_owned());
             ready!(turn.get_or_insert_with(wait).as_mut().poll(cx));
             *turn = None;
@@ -72,11 +55,6 @@ impl Outlet {
         self.blocked.get()
     }
 
-    /// Whether a head may be handed to h2 at once.
-    pub fn takes_heads(&self) -> bool {
-        !self.blocked.get() && self.heads.get() < MOST_HEADS
-    }
-
     /// What came of a write or a flush.
     pub(super) fn tried<T>(&self, outcome: &Poll<T>) {
         self.blocked.set(outcome.is_pending());
@@ -85,11 +63,9 @@ impl Outlet {
     /// Wakes those who wait, if there is something to wake them for. Called each time the connection has done what it
     /// could: only then is it known whether all that was queued has been written.
     pub fn settle(&self) {
-        if self.blocked.get() {
-            return;
-        }
-        self.heads.set(0);
-        if let Some(opened) = self.opened.take() {
+        if !self.blocked.get()
+            && let Some(opened) = self.opened.take()
+        {
             opened.notify_waiters();
         }
     }
@@ -123,24 +99,6 @@ mod tests {
         outlet.settle();
         assert!(outlet.poll_open(&mut cx, &mut first).is_ready() && outlet.poll_open(&mut cx, &mut second).is_ready());
         assert!(first.is_none() && second.is_none());
-    }
-
-    #[test]
-    fn heads_go_in_only_as_fast_as_the_connection_is_driven() {
-        let (outlet, mut cx, mut turn) = (Outlet::default(), Context::from_waker(Waker::noop()), None);
-        for _ in 0..3 {
-            for _ in 0..MOST_HEADS {
-                assert!(outlet.takes_heads() && outlet.poll_head(&mut cx, &mut turn).is_ready());
-            }
-            assert!(!outlet.takes_heads() && outlet.poll_head(&mut cx, &mut turn).is_pending());
-            assert!(outlet.poll_open(&mut cx, &mut None).is_ready(), "what has windows of its own goes on");
-            outlet.tried(&Poll::<()>::Pending);
-            outlet.settle();
-            assert!(outlet.poll_head(&mut cx, &mut turn).is_pending(), "they have not been written");
-            outlet.tried(&Poll::Ready(()));
-            outlet.settle();
-        }
-        assert!(outlet.poll_head(&mut cx, &mut turn).is_ready() && turn.is_none());
     }
 
     #[test]

@@ -87,12 +87,13 @@ impl Slot {
         self.connection.state.tap.outlet()
     }
 
-    /// Waits until the upstream takes what is written to it: heads that h2 queues are bounded by nothing.
+    /// Waits until the upstream takes what is written to it: a head that h2 queues is bounded by nothing.
     pub(super) async fn open(&self, client: &ClientConnection, head: &HeaderMap) -> Result<(), Unreachable> {
-        let outlet = self.outlet();
-        let _waiting = if outlet.takes_heads() { None } else { Some(Waiting::of(client, head)?) };
-        let mut turn = None;
-        poll_fn(|cx| outlet.poll_head(cx, &mut turn)).await;
+        if self.outlet().is_blocked() {
+            let _waiting = Waiting::of(client, head)?;
+            let mut turn = None;
+            poll_fn(|cx| self.outlet().poll_open(cx, &mut turn)).await;
+        }
         Ok(())
     }
 

@@ -186,6 +186,11 @@ async fn an_upstream_whose_socket_takes_nothing_loses_its_connection() {
     let first = calls.join_next().await.unwrap().unwrap();
     assert_eq!(first.refusal(), (14, "UPSTREAM_STALLED".to_owned()), "{first:?}");
     assert!(hits(&doorward, "stalled") >= 1.0);
+    // Those that waited for the socket are not forgotten with it.
+    while let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, calls.join_next()).await {
+        assert_eq!(answer.unwrap().refusal().0, 14);
+    }
+    assert!(calls.is_empty(), "{} calls have no answer", calls.len());
 }
 
 #[tokio::test]
