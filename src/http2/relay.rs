@@ -181,7 +181,10 @@ impl Relay {
                         Some(Err(_)) | None => return Poll::Ready(Err(Broken::Sink)),
                     }
                 }
-                capacity => self.backlog.pop(capacity),
+                capacity => {
+                    outlet.window(true);
+                    self.backlog.pop(capacity)
+                }
             };
             let length = data.len();
             let again = length.min(self.again);

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -404,5 +405,35 @@ async fn cut_trailers_are_noticed_however_many_large_answers_came_before() {
     for bytes in [3000, 12_000] {
         let answer = wire.call(request(&format!("/demo.v1.Big/Tail{bytes}"), &[])).await;
         assert_eq!(answer.refusal(), (13, "UPSTREAM_HEADERS".to_owned()), "{bytes} bytes of trailers: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_takes_its_first_bytes_along_where_window_has_been_seen() {
+    let together = Arc::new(AtomicUsize::new(0));
+    let counted = together.clone();
+    let upstream = FrameUpstream::start(move |mut connection, _| {
+        let together = counted.clone();
+        async move {
+            connection.settings(&[]).await;
+            while let Some(stream) = connection.accept().await {
+                // What was written with the head has come with it.
+                let mut head = [0; 9];
+                if connection.io.try_read(&mut head).is_ok() && head[3] == kind::DATA {
+                    together.fetch_add(1, Ordering::Relaxed);
+                    connection.io.read_exact(&mut vec![0; usize::from(head[2])]).await.unwrap();
+                } else {
+                    connection.read().await;
+                }
+                connection.ok(stream).await;
+            }
+        }
+    });
+    let doorward = Site::new().start(&upstream.configuration(""));
+    let mut wire = Wire::connect(&doorward).await;
+    for calls in 0..10 {
+        let answer = wire.call_with(request("/demo.v1.Echo/Unary", &[]), message(b"x"), None).await;
+        assert_eq!(answer.refusal(), (0, String::new()));
+        assert_eq!(together.load(Ordering::Relaxed), calls, "of the first nobody knows yet");
     }
 }
