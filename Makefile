@@ -1,5 +1,5 @@
 # One target per thing people do; CI runs the same ones. Needs Rust, Python 3, make, a C toolchain with cmake, and for the tests
-# Node 20 or later with npm, Go 1.26 or later, Java 17 or later with Maven, and promtool (Debian has it in its package prometheus).
+# Node 20 or later with npm, Go 1.26 or later, and Java 17 or later with Maven.
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -10,6 +10,7 @@ VENV := .venv
 PACKAGES := tests/node/node_modules
 PROGRAMS := tests/go/bin
 ARCHIVES := tests/java/lib
+PROMTOOL := tests/prometheus/bin/promtool
 RELEASE_VENV := release/.venv
 # The stamps stand for the installed requirements: touching a list makes its environment anew.
 STAMPS := $(VENV)/.installed $(PACKAGES)/.installed $(PROGRAMS)/.installed $(ARCHIVES)/.installed
@@ -44,7 +45,7 @@ help:
 demo:
 	$(CARGO) run --locked --quiet -- demo
 
-test: $(STAMPS)
+test: $(STAMPS) $(PROMTOOL)
 	$(CARGO) test --locked
 
 # A half-made environment must never look finished: the stamp comes last.
@@ -71,6 +72,14 @@ $(ARCHIVES)/.installed: tests/java/pom.xml
 	rm -rf $(ARCHIVES)
 	cd tests/java && $(MAVEN) --batch-mode --quiet dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib
 	touch $@
+
+# That of the machine, or the program alone out of Debian's package: installing that would start a server. Where apt has no lists
+# yet, `apt-get update` brings them.
+$(PROMTOOL):
+	rm -rf $(@D) && mkdir -p $(@D)
+	if command -v promtool >/dev/null; then ln -s "$$(command -v promtool)" $@; else \
+		cd $(@D) && apt-get download -qq prometheus && dpkg-deb --extract prometheus_*.deb package && cp package/usr/bin/promtool . \
+		&& rm -r package prometheus_*.deb; fi
 
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)

@@ -4,7 +4,7 @@
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
 use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind};
-use crate::authorization::{Denied, Permit, Policy};
+use crate::authorization::{Denied, Permit, Policy, Route};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
 use crate::grpc::{Code, MethodPath, parse_timeout};
@@ -317,7 +317,7 @@ struct Admitted {
 /// Authentication, then authorization, and only then how often: what is refused for another reason does not count.
 async fn admit(
     generation: &Generation,
-    route: crate::authorization::Route,
+    route: Route,
     headers: &HeaderMap,
     peer: &Peer<'_>,
     deadline: Option<Instant>,

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use std::fs;
 
 pub fn publish() {
-    let mut text = String::from(
+    let soak = if result("soak.md").exists() { "the [soak](soak.md)" } else { "the soak, not measured yet" };
+    let mut text = format!(
         "# Results\n\nWhat was measured last, good or bad, each subject with its goals; the pages have the whole tables. `make bench` makes all of this, but for\n\
-         [credentials](credentials.md) (`make bench-credentials`) and the [soak](soak.md) (`make soak`). How: [What a call costs](../../docs/performance.md).\n\n",
+         [credentials](credentials.md) (`make bench-credentials`) and {soak} (`make soak`). How: [What a call costs](../../docs/performance.md).\n\n",
     );
     for part in parts::ALL {
         let Ok(page) = fs::read_to_string(result(&format!("{}.md", part.name))) else { continue };

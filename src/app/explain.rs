@@ -20,6 +20,8 @@ use std::time::SystemTime;
 
 const AUDITED: &str = "authentication.insecure_audit lets the call through as anonymous; its rule is not looked at";
 
+const NOT_ASKED: &str = "authentication: trust and revocations are not asked of what is supposed; `doorward test` asks them";
+
 /// A call that somebody asks about. No `Debug`: it holds credentials.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -180,6 +182,7 @@ impl Rooms<'_> {
         let caller = match self.supposed(question) {
             Some(identity) => {
                 lines.push("authentication: taken as passed, for the user and roles given".to_owned());
+                lines.push(NOT_ASKED.to_owned());
                 let grants = policy.grants(&identity);
                 let headers = self.identity_headers.render(&identity, &grants);
                 let rate = OwnBucket::new();

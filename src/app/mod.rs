@@ -8,6 +8,7 @@ mod background;
 mod explain;
 mod fixed;
 mod likely_mistakes;
+mod ports;
 mod reload;
 mod running;
 mod unknown_methods;
@@ -16,6 +17,7 @@ mod way_down;
 pub use assembly::{Assembly, Loaded, load};
 pub use explain::{Explanation, Question, explain};
 pub use likely_mistakes::unasked_permissions;
+pub use ports::Ports;
 pub use reload::Sources;
 pub use unknown_methods::{refuse_unknown_methods, why_no_such_method};
 
@@ -34,7 +36,6 @@ use reload::Reload;
 use running::Running;
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,26 +50,31 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 /// What readiness calls the configuration.
 const CONFIGURATION: &str = "configuration";
 
-/// Runs until a signal has drained it. `sources` is what `config` was loaded from. The error is why it could not start.
-pub fn run(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics) -> io::Result<()> {
+/// Serves `ports` until a signal has drained it. `sources` is what `config` was loaded from. The error is why it could not start.
+pub fn run(ports: Ports, config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = Arc::new(Metrics::new());
     count_panics(metrics.clone());
-    let served = LocalSet::new().block_on(&runtime, serve(config, assembly, sources, diagnostics, metrics));
+    let served = LocalSet::new().block_on(&runtime, serve(ports, config, assembly, sources, diagnostics, metrics));
     // A name resolution or a fetch that still runs must not hold up the exit.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics: Diagnostics, metrics: Arc<Metrics>) -> io::Result<()> {
-    let traffic = bind("listen.address", config.listen.address)?;
-    let operations_port = bind("operations.address", config.operations)?;
+async fn serve(
+    ports: Ports,
+    config: Config,
+    assembly: Assembly,
+    sources: Sources,
+    diagnostics: Diagnostics,
+    metrics: Arc<Metrics>,
+) -> io::Result<()> {
     let signals = Signals::new()?;
     let (readiness, bell) = (Readiness::new(), Bell::default());
     let (trigger, drain) = drain();
     let trigger = Arc::new(trigger);
 
-    let ours = vec![traffic.local_addr()?, operations_port.local_addr()?];
+    let ours = vec![ports.traffic.local_addr()?, ports.operations.local_addr()?];
     let span_export = SpanExport::start(metrics.clone());
     let spans = span_export.spans().clone();
     let surroundings = Surroundings { readiness: readiness.clone(), bell: bell.clone(), metrics: metrics.clone(), spans, ours };
@@ -77,8 +83,8 @@ async fn serve(config: Config, assembly: Assembly, sources: Sources, diagnostics
     let (generation, door, limits) = (running.generation.clone(), running.door.clone(), running.limits.clone());
     let explained = running.explained.clone();
     let workers = start_workers(workers, generation, door.clone(), &drain, &bell, &metrics)?;
-    announce(&traffic, "traffic")?;
-    announce(&operations_port, "operations")?;
+    ports.announce()?;
+    let (traffic, operations_port) = (TcpListener::from_std(ports.traffic)?, TcpListener::from_std(ports.operations)?);
 
     let begin = trigger.clone();
     let begin_drain = move || {
@@ -131,17 +137,6 @@ fn start_workers(
         }),
         bell: bell.clone(),
     })
-}
-
-/// What a start says on stderr, so that an operator (or a test with port 0) knows where to knock.
-fn announce(listener: &TcpListener, what: &str) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    tracing::info!("listening on {address} ({what})");
-    Ok(())
-}
-
-fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    listener::bind(address).map_err(|error| io::Error::new(error.kind(), format!("{key} {address} cannot be listened on: {error}")))
 }
 
 /// A panic ends the task it happens in and nothing else; it must be seen all the same.

@@ -98,9 +98,13 @@ fn by_what_runs(arguments: &Arguments, question: &Question) -> Result<Explanatio
     let (status, body) = answer.map_err(|error| failed(FAILED, &format!("the running proxy cannot be asked: {error}")))?;
     match (status, serde_json::from_slice(&body)) {
         (200, Ok(explanation)) => Ok(explanation),
+        (200 | 404 | 405, _) => {
+            Err(failed(FAILED, &format!("the running proxy at {operations} answered with status {status}; is it of this version?")))
+        }
         (400, _) => Err(failed(USAGE, String::from_utf8_lossy(&body).trim_end())),
         (status, _) => {
-            Err(failed(FAILED, &format!("the running proxy at {operations} answered with status {status}; is it of this version?")))
+            let words = String::from_utf8_lossy(&body);
+            Err(failed(FAILED, &format!("the running proxy at {operations} answered with status {status}: {}", words.trim_end())))
         }
     }
 }

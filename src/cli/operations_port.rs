@@ -94,13 +94,14 @@ fn ask(mut stream: TcpStream, address: SocketAddr, path: &str, body: &[u8], pati
     stream.set_write_timeout(Some(patience))?;
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat())?;
+    // Whoever refuses a body may do so before its end, and take no more of it.
+    let sent = stream.write_all(&[head.as_bytes(), body].concat());
     let mut line = Vec::new();
     let mut rest = BufReader::new(stream.take(LONGEST_HEAD));
-    rest.read_until(b'\n', &mut line)?;
+    let read = rest.read_until(b'\n', &mut line);
     match status(&line) {
         Some(status) => Ok(Answer { status, rest }),
-        None => Err(io::Error::other("it did not answer in HTTP; is it Doorward's operations port?")),
+        None => sent.and(read).and(Err(io::Error::other("it did not answer in HTTP; is it Doorward's operations port?"))),
     }
 }
 

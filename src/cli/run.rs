@@ -12,7 +12,7 @@ pub(super) fn run(paths: &[PathBuf]) -> ExitCode {
         Err(code) => return code,
     };
     let diagnostics = Diagnostics::install(config.log.level);
-    match app::run(config, assembly, sources, diagnostics) {
+    match app::Ports::bind(&config).and_then(|ports| app::run(ports, config, assembly, sources, diagnostics)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

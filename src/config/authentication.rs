@@ -25,7 +25,7 @@ pub struct Authentication {
     pub api_keys: Option<ApiKeys>,
     /// Callers known by their certificate, in the order of the file; names are unique.
     pub client_certificates: Vec<ClientCertificate>,
-    /// What is refused before its time: [`read_revocations`] reads it.
+    /// What is refused before its time: [`crate::config::read_revocations`] reads it.
     pub revocations: Option<InputFile>,
     /// Calls that outlive their credential.
     pub long_calls: LongCalls,

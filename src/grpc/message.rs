@@ -147,6 +147,52 @@ pub fn frame_field(number: u8, text: &str) -> Bytes {
     end_frame(frame)
 }
 
+/// Why bytes are not the one message that they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// Or at least said to be.
+    Compressed,
+    /// No whole message, more than one, too long, or not of the form that is expected.
+    Malformed,
+}
+
+impl From<NotProtobuf> for FrameError {
+    fn from(NotProtobuf: NotProtobuf) -> FrameError {
+        FrameError::Malformed
+    }
+}
+
+/// The text that is field 1 of the one message that `frame` is: what [`frame_text`] made, or a peer.
+///
+/// # Errors
+/// It is none.
+pub fn framed_text(frame: &[u8]) -> Result<&str, FrameError> {
+    let Some((message, [])) = split_frame(frame, frame.len())? else { return Err(FrameError::Malformed) };
+    let mut text = "";
+    for field in length_delimited(message) {
+        if let (1, value) = field? {
+            text = std::str::from_utf8(value).map_err(|_| FrameError::Malformed)?;
+        }
+    }
+    Ok(text)
+}
+
+/// A message, and what comes after its frame.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The first message of `bytes`; `None` while it is not whole.
+///
+/// # Errors
+/// It is compressed, or says that it is longer than `most` bytes.
+pub(crate) fn split_frame(bytes: &[u8], most: usize) -> Result<Option<Split<'_>>, FrameError> {
+    let Some(([compressed, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
+    if *compressed != 0 {
+        return Err(FrameError::Compressed);
+    }
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > most { Err(FrameError::Malformed) } else { Ok(rest.split_at_checked(length)) }
+}
+
 /// An empty gRPC message, to be appended to.
 pub(crate) fn begin_frame(capacity: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(capacity + PREFIX);
@@ -175,6 +221,34 @@ mod tests {
         let long = frame_text(&"x".repeat(300));
         assert_eq!((&long[..8], long.len()), (&b"\0\0\0\x01\x2f\x0a\xac\x02"[..], 308));
         assert_eq!(&frame_field(7, "")[..], b"\0\0\0\0\x02\x3a\0");
+    }
+
+    #[test]
+    fn one_frame_with_a_text_is_read_and_nothing_else() {
+        let framed = |message: &[u8]| [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat();
+        let text = |message: &[u8]| framed_text(&framed(message)).map(str::to_owned);
+        assert_eq!(text(b""), Ok(String::new()));
+        assert_eq!(text(b"\x0a\x08liveness"), Ok("liveness".into()));
+        assert_eq!(text(b"\x10\x96\x01\x0a\x01a\x1a\x02xx\x25abcd\x29abcdefgh"), Ok("a".into()), "unknown fields are skipped");
+        for bad in [&b"\x0a"[..], b"\x0a\x05abc", b"\x0a\x01\xff", b"\x0b", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"] {
+            assert_eq!(text(bad), Err(FrameError::Malformed), "{bad:?}");
+        }
+        for bad in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x01", b"\0\0\0\0\0\0", &framed(b"").repeat(2)] {
+            assert_eq!(framed_text(bad), Err(FrameError::Malformed), "{bad:?}");
+        }
+        assert_eq!(framed_text(b"\x01\0\0\0\0"), Err(FrameError::Compressed));
+    }
+
+    #[test]
+    fn a_frame_is_split_off_as_soon_as_it_is_whole() {
+        let frames = [&frame_text("a")[..], b"\0\0\0\0\x01"].concat();
+        assert_eq!(split_frame(&frames, 3), Ok(Some((&b"\x0a\x01a"[..], &b"\0\0\0\0\x01"[..]))));
+        for cut in 0..8 {
+            assert_eq!(split_frame(&frames[..cut], 3), Ok(None), "{cut}");
+        }
+        // Known before it is whole.
+        assert_eq!(split_frame(b"\0\0\0\0\x04", 3), Err(FrameError::Malformed));
+        assert_eq!(split_frame(b"\x01\0\0\0\x09", 9), Err(FrameError::Compressed));
     }
 
     #[test]
@@ -215,6 +289,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_text_that_is_framed_is_read(words in ".{0,300}") {
+            let frame = frame_text(&words);
+            prop_assert_eq!(framed_text(&frame), Ok(words.as_str()));
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = framed_text(&bytes);
+            let _ = framed_text(&[&[0, 0, 0, 0, bytes.len() as u8], &bytes[..]].concat());
+        }
+
         #[test]
         fn anything_can_be_read_to_its_end(message in proptest::collection::vec(any::<u8>(), 0..64)) {
             let bytes = fields(&message).map_while(Result::ok).map(|(_, value)| if let FieldValue::Bytes(bytes) = value { bytes.len() } else { 0 });

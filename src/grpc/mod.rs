@@ -14,9 +14,9 @@ pub use code::Code;
 pub use descriptors::{NoDescriptors, Services};
 pub(crate) use message::{
     FieldValue, append_chosen_number, append_field, append_fixed32, append_fixed64, append_message, append_number, begin_frame, end_frame,
-    fields,
+    fields, split_frame,
 };
-pub use message::{NotProtobuf, frame_field, frame_text, length_delimited};
+pub use message::{FrameError, NotProtobuf, frame_field, frame_text, framed_text, length_delimited};
 pub use method::{MethodPath, MethodPattern, PatternError};
 pub use status::{ErrorInfo, encode_details, encode_message};
 pub use timeout::{TimeoutError, parse_timeout};

@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The log is not to be flooded by whoever uses up our files.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Binds `address`; `[::]` takes IPv4 as well. Call within a runtime.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds `address`, not to block; `[::]` takes IPv4 as well.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -34,7 +34,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Accepts until `close` is over, and gives the workers back; the port is closed then. At most as many connections at a time

@@ -17,8 +17,8 @@ pub type Explain = Box<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Vec<u
 /// Questions that are being answered at a time.
 pub(super) const AT_ONCE: usize = 2;
 
-/// A token is as long as our own header limit at most, by default.
-const LONGEST_QUESTION: usize = 64 * 1024;
+/// A token of 64 KiB, the longest that is looked at, and what JSON adds.
+const LONGEST_QUESTION: usize = 96 * 1024;
 
 pub(super) async fn respond<B>(request: Request<B>, ends: Ends, operations: &Operations) -> Response<Body>
 where

@@ -2,7 +2,7 @@
 //! messages have one field each, so they are read and written by hand.
 
 use super::{Body, InFlight, Operations, READ};
-use crate::grpc::{Code, NotProtobuf, encode_message, length_delimited};
+use crate::grpc::{Code, FrameError, encode_message, framed_text};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
@@ -55,9 +55,13 @@ where
         Ok(Err(_)) => return refuse(Code::ResourceExhausted, "the request is too long or was cut short"),
         Err(_) => return refuse(Code::DeadlineExceeded, "the request took too long"),
     };
-    let service = match requested_service(&body) {
+    // HealthCheckRequest { service = 1 }
+    let service = match framed_text(&body) {
         Ok(service) => service,
-        Err(code) => return refuse(code, "not a HealthCheckRequest in one uncompressed message"),
+        Err(error) => {
+            let code = if error == FrameError::Compressed { Code::Unimplemented } else { Code::Internal };
+            return refuse(code, "not a HealthCheckRequest in one uncompressed message");
+        }
     };
     match (status_of(service, &operations), streaming) {
         (ServingStatus::ServiceUnknown, false) => {
@@ -136,60 +140,4 @@ fn refuse(code: Code, words: &str) -> Response<Body> {
 /// A length-prefixed `HealthCheckResponse { status = 1 }`.
 fn message(status: ServingStatus) -> Bytes {
     Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 1 << 3, status as u8])
-}
-
-/// The service of the length-prefixed `HealthCheckRequest { service = 1 }` that `body` is.
-fn requested_service(body: &[u8]) -> Result<&str, Code> {
-    let (prefix, message) = body.split_first_chunk::<5>().ok_or(Code::Internal)?;
-    let [compressed, length @ ..] = *prefix;
-    if compressed != 0 {
-        return Err(Code::Unimplemented);
-    }
-    if u32::from_be_bytes(length) as usize != message.len() {
-        return Err(Code::Internal);
-    }
-    let mut service = "";
-    for field in length_delimited(message) {
-        if let (1, value) = field.map_err(|NotProtobuf| Code::Internal)? {
-            service = std::str::from_utf8(value).map_err(|_| Code::Internal)?;
-        }
-    }
-    Ok(service)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn framed(message: &[u8]) -> Vec<u8> {
-        let mut body = vec![0];
-        body.extend((message.len() as u32).to_be_bytes());
-        body.extend(message);
-        body
-    }
-
-    #[test]
-    fn a_request_is_one_message_with_a_service() {
-        let service = |message: &[u8]| requested_service(&framed(message)).map(str::to_owned);
-        assert_eq!(service(b""), Ok(String::new()));
-        assert_eq!(service(b"\x0a\x08liveness"), Ok("liveness".into()));
-        assert_eq!(service(b"\x10\x96\x01\x0a\x01a\x1a\x02xx\x25abcd\x29abcdefgh"), Ok("a".into()), "unknown fields are skipped");
-        for bad in [&b"\x0a"[..], b"\x0a\x05abc", b"\x0a\x01\xff", b"\x0b", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"] {
-            assert_eq!(service(bad), Err(Code::Internal), "{bad:?}");
-        }
-        assert_eq!(requested_service(b""), Err(Code::Internal));
-        assert_eq!(requested_service(b"\x00\x00\x00\x00\x01"), Err(Code::Internal));
-        assert_eq!(requested_service(b"\x01\x00\x00\x00\x00"), Err(Code::Unimplemented));
-        let two = [framed(b""), framed(b"")].concat();
-        assert_eq!(requested_service(&two), Err(Code::Internal));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_are_too_strange(message in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = requested_service(&message);
-            let _ = requested_service(&framed(&message));
-        }
-    }
 }

@@ -317,8 +317,8 @@ async fn an_explanation_is_for_this_machine_bounded_and_posted() {
     assert_eq!(port.ask("nonsense", "").await, (400, "what?\n".into()));
     assert_eq!(port.ask("who may?", "origin: http://x\r\n").await.0, 403, "a web page");
     assert_eq!(port.http("GET /explain").await.0, 405);
-    assert_eq!(port.ask(&"x".repeat(65_536), "").await.0, 200);
-    assert_eq!(port.ask(&"x".repeat(65_537), "").await.0, 413);
+    assert_eq!(port.ask(&"x".repeat(98_304), "").await.0, 200);
+    assert_eq!(port.ask(&"x".repeat(98_305), "").await.0, 413);
     let request = Request::builder().method("POST").body(Full::new(Bytes::from("who may?"))).unwrap();
     let operations = Operations::new(Arc::new(Metrics::new()), Readiness::new(), drain().1, || {}, explain());
     for (peer, ours, status) in [

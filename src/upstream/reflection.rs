@@ -3,7 +3,7 @@
 //! of its own connection, a question at a time. For commands; no call waits for it.
 
 use super::connect::{Connected, Connector};
-use crate::grpc::{Code, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited};
+use crate::grpc::{Code, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited, split_frame};
 use crate::http2::OWN_CONNECTION_WINDOW;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -159,16 +159,11 @@ impl Stream {
         }
         let body = self.body.as_mut().expect("the head has come");
         loop {
-            if let Some((prefix, rest)) = self.buffer.split_first_chunk::<5>() {
-                let [compressed, length @ ..] = *prefix;
-                let length = u32::from_be_bytes(length) as usize;
-                if compressed != 0 || length > MOST_BYTES {
-                    return Err(Failure::Other("an answer is compressed or too large".to_owned()));
-                }
-                if rest.len() >= length {
-                    let _ = self.buffer.split_to(prefix.len());
-                    return Ok(self.buffer.split_to(length).freeze());
-                }
+            let whole = split_frame(&self.buffer, MOST_BYTES);
+            let whole = whole.map_err(|_| Failure::Other("an answer is compressed or too large".to_owned()))?;
+            if let Some((message, rest)) = whole {
+                let (length, end) = (message.len(), self.buffer.len() - rest.len());
+                return Ok(self.buffer.split_to(end).split_off(end - length).freeze());
             }
             let Some(data) = body.data().await else { break };
             let data = data?;

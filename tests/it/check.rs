@@ -57,10 +57,6 @@ fn site() -> Site {
     site
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 /// Runs one of the commands that look at a configuration.
 fn run(site: &Site, name: &str, yaml: &str, more: &[&str]) -> Output {
     let path = site.write("doorward.yaml", yaml);

@@ -3,20 +3,14 @@
 use crate::harness::pages::{file, root};
 use crate::harness::process::Process;
 use crate::harness::{PATIENCE, Site, go, node, python};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::LazyLock;
 
 const PAGE: &str = "docs/clients.md";
 
 /// What the demo's service says to the token's user and to the key's client.
 const TO_ALICE: &str = "I was told user_id=alice user_email=alice@demo.example user_name=Alice roles=greeter permissions=greetings:read";
 const TO_THE_JOB: &str = "I was told client_id=nightly-job roles=greeter permissions=greetings:read api_key_id=nightly";
-
-/// A demo lets its port go for a moment, and takes another when the usual one is taken. With this one held the demos of all
-/// tests get ports of their own.
-static USUAL_PORT: LazyLock<Option<TcpListener>> = LazyLock::new(|| TcpListener::bind("127.0.0.1:8443").ok());
 
 struct Demo {
     process: Process,
@@ -28,7 +22,6 @@ struct Demo {
 
 impl Demo {
     fn start() -> Demo {
-        LazyLock::force(&USUAL_PORT);
         let site = Site::new();
         let mut process = Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).arg("demo").env("TMPDIR", site.path("")));
         let folder = process.find("folder", |p| &p.stdout, |line| line.strip_prefix("cd ").map(PathBuf::from));

@@ -5,10 +5,6 @@ use crate::harness::*;
 use serde_json::json;
 use std::process::{Command, Output};
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 struct Desk {
     site: Site,
     config: String,
@@ -81,7 +77,7 @@ fn explain_says_who_what_and_why() {
         ("no rule", "/demo.v1.Nothing/Get", vec!["--token", &good], 2, vec!["METHOD_NOT_ALLOWED"]),
         ("public", "/demo.v1.Public/Unary", vec![], 0, vec!["public"]),
         ("no method", "demo.v1.Users/Get", vec!["--token", &good], 2, vec!["METHOD_MALFORMED"]),
-        ("a supposed user", "/demo.v1.Users/Delete", vec!["--user", "zoe", "--role", "admin"], 0, vec!["zoe"]),
+        ("a supposed user", "/demo.v1.Users/Delete", vec!["--user", "zoe", "--role", "admin"], 0, vec!["zoe", "trust and revocations"]),
     ] {
         let output = desk.explain(method, &more);
         assert_eq!(output.status.code(), Some(code), "{what}: {}", said(&output));
@@ -190,4 +186,12 @@ fn the_demo_needs_no_file_and_shows_what_is_allowed_and_refused() {
     }
     demo.signal("INT");
     assert_eq!(demo.wait(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn demos_at_once_have_ports_of_their_own() {
+    let start = |_| Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["demo", "--exit"]));
+    for mut demo in (0..4).map(start).collect::<Vec<_>>() {
+        assert_eq!(demo.wait(PATIENCE).code(), Some(0), "{}{}", demo.stdout.text(), demo.stderr.text());
+    }
 }

@@ -10,10 +10,6 @@ fn check(site: &Site, yaml: &str) -> Output {
     command(&["check", "--config", path.to_str().unwrap()], "")
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 #[test]
 fn a_good_file_is_summed_up_and_exits_0() {
     let output = check(&Site::new(), &standard("http://127.0.0.1:50051"));

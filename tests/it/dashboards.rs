@@ -1,24 +1,20 @@
 //! What `deploy/` shows and alerts on exists: every metric, label and label value that the dashboard and the alert rules name
 //! is there on a running Doorward, and promtool takes and tries the rules.
 
+use crate::harness::pages::{read, root};
 use crate::harness::token::{RSA, bearer};
 use crate::harness::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yaml";
 const TESTS: &str = "tests/prometheus/alerts_test.yaml";
+const PROMTOOL: &str = "tests/prometheus/bin/promtool";
 const DASHBOARD: &str = "deploy/grafana/doorward.json";
 
 /// Those that Prometheus adds to whatever it scrapes, in Kubernetes too, and that of a histogram's buckets.
 const OF_SCRAPES: [&str; 5] = ["job", "instance", "namespace", "pod", "le"];
-
-fn read(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
 
 /// Alert or title of a panel, its PromQL, and the labels that its texts name.
 struct Query {
@@ -169,8 +165,8 @@ fn dashboard_and_alerts_name_only_what_exists() {
 }
 
 fn promtool(arguments: &[&str]) {
-    let output = Command::new("promtool").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("promtool: {error}; it is in Debian's package prometheus"));
+    let output = Command::new(root().join(PROMTOOL)).args(arguments).current_dir(root()).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{PROMTOOL}: {error}; `make test` sets it up"));
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     assert!(output.status.success(), "promtool {arguments:?}\n{said}");
 }

@@ -85,6 +85,38 @@ fn calls_in_flight_finish_and_what_is_left_gets_draining() {
     assert!(seconds < 10.0, "the service was told: {seconds} s");
 }
 
+#[tokio::test]
+async fn a_service_that_ends_first_holds_nothing_up() {
+    let mut upstream = RawUpstream::start(|call| async move {
+        match call.path.as_str() {
+            "/demo.v1.Echo/Long" => std::future::pending().await,
+            _ => call.answer("0").await,
+        }
+    });
+    let mut doorward = Site::new().start(&configuration(&upstream.url(), &open("drain_delay: 3s, drain: 1h")));
+    let mut wire = Wire::connect(&doorward).await;
+    let (long, _stream) = wire.open(request("/demo.v1.Echo/Long", &[])).await.unwrap();
+    upstream.reached(1).await;
+    let signalled = Instant::now();
+    doorward.signal("TERM");
+    eventually("not ready", || (doorward.get("/readyz").0 == 503).then_some(()));
+    assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.grpc_status(), Some(0));
+    upstream.stop();
+    let unavailable = (14, "UPSTREAM_UNAVAILABLE".to_owned());
+    assert_eq!(long.await.refusal(), unavailable, "in flight");
+    let asked = Instant::now();
+    assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), unavailable, "new");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(doorward.get("/livez").0, 200, "an upstream that is gone is no reason to be restarted");
+    assert!(signalled.elapsed() < Duration::from_secs(3), "the machine is too slow for this test");
+    // The client takes its leave meanwhile.
+    while doorward.is_running() && signalled.elapsed() < PATIENCE {
+        assert!(matches!(doorward.get("/livez").0, 0 | 200), "alive to its end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(doorward.wait_exit(PATIENCE).code(), Some(0));
+}
+
 #[test]
 fn an_idle_proxy_ends_as_soon_as_nothing_is_left() {
     let upstream = RawUpstream::echo();

@@ -13,10 +13,6 @@ fn open(limits: &str) -> String {
     format!("authentication: {{ mode: disabled }}\nlimits: {{ {limits} }}\n")
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 /// Runs the command with this `operations.address` and whatever else.
 fn drain(site: &Site, operations: &str, rest: &str) -> Output {
     let rest = format!("operations: {{ address: \"{operations}\" }}\nauthentication: {{ mode: disabled }}\n{rest}");

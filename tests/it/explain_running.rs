@@ -2,13 +2,11 @@
 
 use crate::harness::*;
 use serde_json::json;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Output;
 
 const DELETE: &str = "/demo.v1.Users/Delete";
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 /// `standard`, where viewers may delete too, at the operations port that is really listened on.
 fn more_allowed(upstream: &str, doorward: &Doorward) -> String {
@@ -93,9 +91,49 @@ fn it_answers_for_token_key_user_and_role_as_calls_are_answered() {
 }
 
 #[test]
+fn the_longest_token_can_be_asked_about_and_what_is_refused_is_told() {
+    let (upstream, site) = (RawUpstream::echo(), Site::new());
+    let doorward = site.start(&standard(&upstream.url()));
+    site.write("doorward.yaml", more_allowed(&upstream.url(), &doorward));
+    for (length, code, words) in
+        [(64 << 10, 2, "decision: REFUSED: 16 UNAUTHENTICATED, TOKEN_MALFORMED"), (1 << 20, 1, "status 413: the question is too long")]
+    {
+        let file = site.write("token", "x".repeat(length)).display().to_string();
+        let output = explain(&site, &["--running", "--method", DELETE, "--token-file", &file]);
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+}
+
+/// Of another version, or something else altogether.
+#[test]
+fn the_words_of_whoever_answers_are_told() {
+    for (answer, words) in [
+        ("404 Not Found\r\n\r\nno such page", "status 404; is it of this version?"),
+        ("405 Method Not Allowed\r\n\r\n", "status 405; is it of this version?"),
+        ("200 OK\r\n\r\nhello", "status 200; is it of this version?"),
+        ("503 Service Unavailable\r\n\r\nother questions are being answered\n", "status 503: other questions are being answered\n"),
+    ] {
+        let (site, port) = (Site::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let rest = format!("operations: {{ address: \"{}\" }}\n{}", port.local_addr().unwrap(), site::STANDARD);
+        site.write("doorward.yaml", configuration("http://127.0.0.1:1", &rest));
+        let answered = std::thread::spawn(move || {
+            let (mut stream, _) = port.accept().unwrap();
+            // The question is one segment and wants no answer before it has come.
+            let _ = stream.read(&mut [0; 64 << 10]).unwrap();
+            write!(stream, "HTTP/1.1 {answer}").unwrap();
+        });
+        let output = explain(&site, &["--running", "--method", DELETE]);
+        answered.join().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+}
+
+#[test]
 fn without_a_proxy_it_says_so() {
     let site = Site::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (operations, code, words) in [
         (free.to_string(), 1, "the running proxy cannot be asked"),
         ("10.0.0.7:9902".to_owned(), 1, "/explain is taken from loopback only"),

@@ -1,22 +1,16 @@
 //! What deploy/ holds: rendered by the libraries of kustomize and helm, decoded into Kubernetes' own types, and in agreement with
 //! itself and with Doorward. What a cluster makes of it shows `make e2e`.
 
+use crate::harness::pages::{read, root};
 use crate::harness::*;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(root().join(path)).unwrap()
-}
 
 /// The objects of rendered manifests.
 struct Objects(Vec<Value>);
@@ -358,6 +352,52 @@ fn the_images_are_what_the_manifests_run() {
     let least = cargo.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
     assert!(minor(used) >= minor(least.trim_end_matches('"')), "{used} {least}");
     assert!(lines("deploy/example/Dockerfile").contains("ENTRYPOINT [\"python\", \"/app/service.py\"]"));
+}
+
+/// The environment that `release/build` gives to the compilers of an architecture, and the target it asks for.
+fn released(architecture: &str, gnu: &str) -> BTreeMap<String, String> {
+    let site = Site::new();
+    for program in ["gcc", "g++", "ar"] {
+        executable(&site, &format!("{gnu}-{program}"), "");
+    }
+    executable(&site, "rustc", "echo /rust");
+    executable(&site, "cargo", "env; while [ \"$1\" != --target ]; do shift; done; echo CARGO_BUILD_TARGET=$2");
+    let output = Command::new(root().join("release/build"))
+        .arg(architecture)
+        .env_clear()
+        .envs([("PATH", format!("{}:/usr/bin:/bin", path(&site.path("")))), ("HOME", "/root".to_owned())])
+        .env("SOURCE_DATE_EPOCH", "0")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let lines = String::from_utf8(output.stderr).unwrap();
+    lines.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn executable(site: &Site, name: &str, script: &str) {
+    let file = site.write(name, format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_image_is_built_as_a_release_is() {
+    let dockerfile = read("deploy/Dockerfile");
+    for (architecture, gnu) in [("amd64", "x86_64-linux-gnu"), ("arm64", "aarch64-linux-gnu")] {
+        let (_, stage) = dockerfile.split_once(&format!("AS for-{architecture}\n")).unwrap();
+        let lines = stage.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("ENV "));
+        let mut image: BTreeMap<&str, &str> = lines.flat_map(str::split_whitespace).map(|pair| pair.split_once('=').unwrap()).collect();
+        // What the Dockerfile itself reads.
+        assert_eq!((image.remove("GNU"), image.remove("PACKAGES").is_some()), (Some(gnu), true));
+        let release = released(architecture, gnu);
+        // There are further settings in a release: for paths, which are the same in every image, and for what is found without.
+        let decisive = ["CARGO_BUILD_TARGET", "CARGO_TARGET_", "CC_", "CXX_", "JEMALLOC_"];
+        let release: BTreeMap<&str, &str> = release
+            .iter()
+            .filter(|(name, _)| decisive.iter().any(|prefix| name.starts_with(prefix)))
+            .map(|(name, value)| (name.as_str(), value.rsplit('/').next().unwrap()))
+            .collect();
+        assert_eq!(image, release, "{architecture}");
+    }
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Held<'_> {
     async fn is_given_back(&self) -> u64 {
         let ended = Instant::now();
         while self.now() > STAYS {
-            assert!(ended.elapsed() < Duration::from_secs(10), "{} KiB are still held", self.now());
+            assert!(ended.elapsed() < Duration::from_secs(5), "{} KiB are still held", self.now());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.now()

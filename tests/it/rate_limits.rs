@@ -14,10 +14,6 @@ fn limited(upstream: &str, rates: &str) -> String {
     configuration(upstream, &format!("{STANDARD}rate_limits: {{ {rates} }}\nlog: {{ explain_refusals: true }}\n"))
 }
 
-fn refusals(answers: &[Answer]) -> Vec<(u64, &str)> {
-    answers.iter().map(Answer::refusal).collect()
-}
-
 const ALLOWED: (u64, &str) = (0, "");
 const LIMITED: (u64, &str) = (8, "RATE_LIMITED");
 const DENIED: (u64, &str) = (7, "PERMISSION_MISSING");

@@ -21,10 +21,6 @@ fn site(name: &str) -> Site {
     Site::of(Path::new(&page(name)))
 }
 
-fn refusals(answers: &[Answer]) -> Vec<(u64, &str)> {
-    answers.iter().map(Answer::refusal).collect()
-}
-
 const ALLOWED: (u64, &str) = (0, "");
 const MISSING: (u64, &str) = (7, "PERMISSION_MISSING");
 

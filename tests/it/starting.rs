@@ -5,10 +5,6 @@ use crate::harness::*;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 fn run(site: &Site, yaml: &str) -> Output {
     let path = site.write("doorward.yaml", yaml);
     command(&["run", "--config", path.to_str().unwrap()], "")

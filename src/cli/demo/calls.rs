@@ -3,10 +3,9 @@
 
 use super::Result;
 use super::credentials::Credentials;
-use super::message::{field, text};
 use super::sample_service::{DELETE_GREETING, SAY_HELLO};
 use crate::config::{InputFile, Position, Problems, UpstreamTls};
-use crate::grpc::{Code, frame_text};
+use crate::grpc::{Code, frame_text, framed_text, length_delimited};
 use crate::secret::Secret;
 use crate::tls;
 use base64::Engine as _;
@@ -144,7 +143,7 @@ fn answer(trailers: &HeaderMap, message: &[u8]) -> Answer {
     let value = |name: &str| trailers.get(name).map(|value| value.as_bytes()).unwrap_or_default();
     let code = Code::from_header(value("grpc-status"));
     let words = match code {
-        Code::Ok => text(message).unwrap_or("an answer that is no HelloReply").to_owned(),
+        Code::Ok => framed_text(message).unwrap_or("an answer that is no HelloReply").to_owned(),
         _ => String::from_utf8_lossy(value("grpc-message")).into_owned(),
     };
     Answer { code, reason: reason(value("grpc-status-details-bin")).unwrap_or_default(), words }
@@ -155,6 +154,11 @@ fn reason(details: &[u8]) -> Option<String> {
     let status = STANDARD_NO_PAD.decode(details).ok()?;
     let reason = field(field(field(&status, 3)?, 2)?, 1)?;
     String::from_utf8(reason.to_vec()).ok()
+}
+
+/// The first field `number` of a message.
+fn field(message: &[u8], number: u64) -> Option<&[u8]> {
+    length_delimited(message).map_while(|field| field.ok()).find(|(found, _)| *found == number).map(|(_, content)| content)
 }
 
 #[cfg(test)]

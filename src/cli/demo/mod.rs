@@ -4,11 +4,11 @@
 mod calls;
 mod credentials;
 mod folder;
-mod message;
 mod sample_service;
 
 use super::{FAILED, Ready, load};
-use crate::app;
+use crate::app::{self, Ports};
+use crate::listener;
 use crate::telemetry::Diagnostics;
 use credentials::Credentials;
 use folder::Folder;
@@ -27,9 +27,7 @@ const PROTO: &str = include_str!("../../../proto/demo/v1/greeter.proto");
 
 /// The port that people expect; another when it is taken.
 const USUAL_PORT: u16 = 8443;
-/// Starting takes milliseconds, on a busy machine perhaps a second.
-const START: Duration = Duration::from_secs(10);
-/// For all of the demo's own calls.
+/// For the start and all of the demo's own calls.
 const CALLS: Duration = Duration::from_secs(30);
 
 /// Ends when it is interrupted, or with `exit` after its own calls.
@@ -53,17 +51,19 @@ fn show(exit: bool) -> Result<bool> {
     let credentials = Credentials::make(&folder)?;
     folder.write("demo.proto", PROTO)?;
     let service = bind(0)?;
-    let ports = Ports::choose(&service)?;
-    folder.write("doorward.yaml", &ports.configuration())?;
+    // Held from here on, lest somebody else takes what the configuration names; another demo, say.
+    let ports = Ports { traffic: bind(USUAL_PORT).or_else(|_| bind(0))?, operations: bind(0)? };
+    let numbers = Numbers::of(&service, &ports)?;
+    folder.write("doorward.yaml", &numbers.configuration())?;
     sample_service::start(service)?;
-    let proxy = start_doorward(&folder)?;
+    let proxy = start_doorward(&folder, ports)?;
 
-    print!("{}", introduction(&folder, &ports));
+    print!("{}", introduction(&folder, &numbers));
     if !exit {
-        print!("{}", calls_to_paste(&folder, ports.traffic));
+        print!("{}", calls_to_paste(&folder, numbers.traffic));
     }
     println!("\nCalls that the demo makes itself:\n");
-    let as_expected = make_calls(&folder, ports.traffic, &credentials, &proxy)?;
+    let as_expected = make_calls(&folder, numbers.traffic, &credentials)?;
     if exit || !as_expected {
         return Ok(as_expected);
     }
@@ -72,20 +72,17 @@ fn show(exit: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// All on 127.0.0.1.
-struct Ports {
+/// Of the ports, all on 127.0.0.1.
+struct Numbers {
     traffic: u16,
     upstream: u16,
     operations: u16,
 }
 
-impl Ports {
-    /// Free ones: held all at once, so that they differ, and let go for Doorward to bind.
-    fn choose(service: &TcpListener) -> io::Result<Ports> {
-        let traffic = bind(USUAL_PORT).or_else(|_| bind(0))?;
-        let operations = bind(0)?;
-        let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-        Ok(Ports { traffic: port(&traffic)?, upstream: port(service)?, operations: port(&operations)? })
+impl Numbers {
+    fn of(service: &TcpListener, ports: &Ports) -> io::Result<Numbers> {
+        let number = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+        Ok(Numbers { traffic: number(&ports.traffic)?, upstream: number(service)?, operations: number(&ports.operations)? })
     }
 
     fn configuration(&self) -> String {
@@ -97,40 +94,30 @@ impl Ports {
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    listener::bind((Ipv4Addr::LOCALHOST, port).into())
 }
 
 /// As `run` does, on a thread that ends with a signal.
-fn start_doorward(folder: &Folder) -> Result<JoinHandle<io::Result<()>>> {
+fn start_doorward(folder: &Folder, ports: Ports) -> Result<JoinHandle<io::Result<()>>> {
     let loaded = load(&[folder.path().join("doorward.yaml")]);
     let Ready { config, assembly, sources, .. } = loaded.map_err(|_| "the demo's own configuration is refused")?;
     let diagnostics = Diagnostics::install(config.log.level);
-    Ok(thread::Builder::new().name("doorward".to_owned()).spawn(move || app::run(config, assembly, sources, diagnostics))?)
+    Ok(thread::Builder::new().name("doorward".to_owned()).spawn(move || app::run(ports, config, assembly, sources, diagnostics))?)
 }
 
-fn make_calls(folder: &Folder, port: u16, credentials: &Credentials, proxy: &JoinHandle<io::Result<()>>) -> Result<bool> {
+fn make_calls(folder: &Folder, port: u16, credentials: &Credentials) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let socket = tokio::time::timeout(START, reach(port, proxy)).await.map_err(|_| "Doorward did not start listening")??;
+        // The port is bound already: the connection waits until Doorward serves it.
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         let ca = folder.path().join("ca.crt");
         let calls = calls::make(socket, port, &ca, credentials);
         tokio::time::timeout(CALLS, calls).await.map_err(|_| "the calls were not answered in time")?
     })
 }
 
-/// Knocks until Doorward listens, or has ended.
-async fn reach(port: u16, proxy: &JoinHandle<io::Result<()>>) -> Result<TcpStream> {
-    loop {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-            Ok(socket) => return Ok(socket),
-            Err(_) if proxy.is_finished() => return Err("Doorward did not start: is one of its ports taken?".into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-fn introduction(folder: &Folder, ports: &Ports) -> String {
-    let Ports { traffic, upstream, operations } = ports;
+fn introduction(folder: &Folder, numbers: &Numbers) -> String {
+    let Numbers { traffic, upstream, operations } = numbers;
     format!(
         "\
 A gRPC service that authenticates nobody (demo.v1.Greeter, see demo.proto) listens on 127.0.0.1:{upstream}.
@@ -169,11 +156,11 @@ mod tests {
     fn the_configuration_is_accepted_without_a_warning() {
         let folder = Folder::create().unwrap();
         Credentials::make(&folder).unwrap();
-        let ports = Ports::choose(&bind(0).unwrap()).unwrap();
-        folder.write("doorward.yaml", &ports.configuration()).unwrap();
+        let numbers = Numbers { traffic: 18443, upstream: 15051, operations: 19902 };
+        folder.write("doorward.yaml", &numbers.configuration()).unwrap();
         let ready = load(&[folder.path().join("doorward.yaml")]).ok().unwrap();
         assert_eq!(ready.problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [] as [String; 0]);
-        assert_eq!(ready.config.listen.address, (Ipv4Addr::LOCALHOST, ports.traffic).into());
+        assert_eq!(ready.config.listen.address, (Ipv4Addr::LOCALHOST, numbers.traffic).into());
         assert!(ready.config.operations.ip().is_loopback(), "the demo is for this machine only");
     }
 

@@ -1,9 +1,8 @@
 //! The service behind the demo's Doorward: `demo.v1.Greeter` over h2c on loopback. It authenticates nobody; it answers
 //! with what its metadata say about the caller, so that one sees what an upstream gets.
 
-use super::message::text;
 use crate::config::IdentityHeaders;
-use crate::grpc::{Code, frame_text};
+use crate::grpc::{Code, frame_text, framed_text};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -22,7 +21,6 @@ const LONGEST_REQUEST: usize = 64 * 1024;
 
 /// Serves on a thread of its own until the process ends.
 pub(super) fn start(listener: TcpListener) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let thread = thread::Builder::new().name("sample-service".to_owned());
     thread.spawn(move || runtime.block_on(serve(listener))).map(drop)
@@ -57,10 +55,10 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) 
             return Ok(());
         }
     }
-    let reply = match (head.uri.path(), text(&message)) {
-        (SAY_HELLO, Some(name)) => Ok(format!("Hello, {name}! {}", told(&head.headers))),
-        (DELETE_GREETING, Some(name)) => Ok(format!("The greeting of {name} is deleted. {}", told(&head.headers))),
-        (SAY_HELLO | DELETE_GREETING, None) => Err(Code::InvalidArgument),
+    let reply = match (head.uri.path(), framed_text(&message)) {
+        (SAY_HELLO, Ok(name)) => Ok(format!("Hello, {name}! {}", told(&head.headers))),
+        (DELETE_GREETING, Ok(name)) => Ok(format!("The greeting of {name} is deleted. {}", told(&head.headers))),
+        (SAY_HELLO | DELETE_GREETING, Err(_)) => Err(Code::InvalidArgument),
         _ => Err(Code::Unimplemented),
     };
     let mut head = Response::new(());

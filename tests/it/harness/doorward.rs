@@ -25,6 +25,11 @@ pub fn command(arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// What a command has printed, standard output first.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
 pub struct Doorward {
     process: Process,
     pub traffic: SocketAddr,

@@ -20,13 +20,13 @@ pub mod tonic;
 pub mod wire;
 
 pub use collector::Collector;
-pub use doorward::{Doorward, command};
+pub use doorward::{Doorward, command, said};
 pub use frame_upstream::FrameUpstream;
 pub use frames::{Frames, kind};
 pub use go::{GoClient, GoServer, h2spec, manifests};
 pub use key_server::{Exchange, KeyServer};
 pub use node::{NodeServer, OpenIdProvider};
-pub use python::{Answer, Call, PythonClient, PythonUpstream, call};
+pub use python::{Answer, Call, PythonClient, PythonUpstream, call, refusals};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
 pub use token::{claims, now, token};

@@ -25,7 +25,7 @@ pub fn pages() -> Vec<PathBuf> {
         let entries = fs::read_dir(root().join(folder)).unwrap();
         entries.map(|entry| Path::new(folder).join(entry.unwrap().file_name())).collect::<Vec<_>>()
     };
-    let own = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from);
+    let own = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "benches/results/README.md"].map(PathBuf::from);
     let all = own.into_iter().chain(in_folder("docs")).chain(in_folder("docs/recipes"));
     all.filter(|page| page.extension().is_some_and(|extension| extension == "md")).collect()
 }

@@ -232,6 +232,11 @@ impl Drop for PythonClient {
     }
 }
 
+/// Code and reason of each, for tables.
+pub fn refusals(answers: &[Answer]) -> Vec<(u64, &str)> {
+    answers.iter().map(Answer::refusal).collect()
+}
+
 /// What the Python client saw.
 #[derive(Clone, Debug)]
 pub struct Answer(pub Value);
