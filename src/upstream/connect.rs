@@ -45,6 +45,14 @@ pub(super) struct Connected {
     pub(super) peer: Option<IpAddr>,
 }
 
+/// Why one attempt failed, in words.
+enum Failed {
+    /// No connection, or no TLS on it.
+    ToConnect(String),
+    /// The upstream ended it before its first SETTINGS.
+    BeforeUse(String),
+}
+
 impl Connector {
     /// `tls` is the client configuration for an `https://` upstream.
     pub fn new(upstream: &Upstream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limits: &Limits) -> Connector {
@@ -71,15 +79,26 @@ impl Connector {
     /// `window`: what the connection may have in flight towards us, in bytes.
     pub(super) async fn connect(&self, window: u32) -> Result<Connected, Unreachable> {
         let (address, seconds) = (&self.address, self.timeout.as_secs_f32());
-        match tokio::time::timeout(self.timeout, self.attempt(window)).await {
+        match tokio::time::timeout(self.timeout, self.attempts(window)).await {
             Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(why)) => Err(Unreachable(format!("connecting to {address} failed: {why}").into())),
+            Ok(Err(Failed::ToConnect(why) | Failed::BeforeUse(why))) => {
+                Err(Unreachable(format!("connecting to {address} failed: {why}").into()))
+            }
             Err(_) => Err(Unreachable(format!("no HTTP/2 SETTINGS from {address} within connect_timeout ({seconds} s)").into())),
         }
     }
 
-    async fn attempt(&self, window: u32) -> Result<Connected, String> {
-        let (io, peer) = self.dial().await.map_err(|error| error.to_string())?;
+    /// A listener that is being closed resets what waits in its queue, while its successor on the same port takes connections
+    /// already (SO_REUSEPORT, a service that is replaced): what ends before it was of use is tried once more, at once.
+    async fn attempts(&self, window: u32) -> Result<Connected, Failed> {
+        match self.attempt(window).await {
+            Err(Failed::BeforeUse(_)) => self.attempt(window).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&self, window: u32) -> Result<Connected, Failed> {
+        let (io, peer) = self.dial().await.map_err(|error| Failed::ToConnect(error.to_string()))?;
         // A server that leaves a header block unfinished is cut off as a client would be.
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
         let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
@@ -93,7 +112,7 @@ impl Connector {
             .max_local_error_reset_streams(None)
             .handshake(io)
             .await;
-        let (sender, mut driver) = handshake.map_err(|error| format!("HTTP/2 preface: {error}"))?;
+        let (sender, mut driver) = handshake.map_err(|error| Failed::BeforeUse(format!("HTTP/2 preface: {error}")))?;
         // h2 returns before the peer's SETTINGS: drive the connection until they have come.
         let settings = std::future::poll_fn(|cx| tap.poll_settings(cx));
         tokio::select! {
@@ -101,7 +120,8 @@ impl Connector {
             ended = pin!(&mut driver) => {
                 let cleartext = if self.tls.is_none() { " in cleartext" } else { "" };
                 let why = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
-                Err(format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2{cleartext}?"))
+                let why = format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2{cleartext}?");
+                Err(Failed::BeforeUse(why))
             }
             () = settings => Ok(()),
         }?;
