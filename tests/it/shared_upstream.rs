@@ -437,3 +437,24 @@ async fn a_head_takes_its_first_bytes_along_where_window_has_been_seen() {
         assert_eq!(together.load(Ordering::Relaxed), calls, "of the first nobody knows yet");
     }
 }
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_is_served_whole() {
+    let upstream = RawUpstream::start(|call: RawCall| call.answer("0"));
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut wire = Wire::connect(&doorward).await;
+    let names: Vec<String> = (0..25).map(|number| format!("x-metadata-{number}")).collect();
+    let metadata: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "some value")).collect();
+    // The first crowd has the connections made. The heads of the second are more than may wait for a socket that takes nothing;
+    // this one only has to be written to.
+    for metadata in [&[][..], &metadata[..]] {
+        let mut answers = Vec::new();
+        for _ in 0..900 {
+            answers.push(wire.open(request("/demo.v1.Echo/Unary", metadata)).await.unwrap());
+        }
+        for (answer, mut stream) in answers {
+            let _ = stream.send_data(Bytes::new(), true); // the service may have answered already
+            assert_eq!(answer.await.refusal(), (0, String::new()));
+        }
+    }
+}
