@@ -72,9 +72,12 @@ impl Frames {
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Sends one frame; a connection that is closed already is the reader's business.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        let _ = self.io.write_all(&[&head, payload].concat()).await;
+        self.burst(&frame(kind, flags, stream, payload)).await;
+    }
+
+    /// Sends bytes, as of several frames, so that they arrive together as far as they go into one TLS record.
+    pub async fn burst(&mut self, bytes: &[u8]) {
+        let _ = self.io.write_all(bytes).await;
         let _ = self.io.flush().await;
     }
 
@@ -137,6 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             }
         }
     }
+}
+
+/// The bytes of one frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The pseudo-headers and usual fields of a gRPC request for `path`, then `more`.
