@@ -13,6 +13,10 @@ pub(super) struct FrameScanner {
     /// The frame whose payload is being passed over is the first SETTINGS.
     ends_settings: bool,
     in_payload: bool,
+    /// That is a part of a header block.
+    in_block: bool,
+    /// Bytes of header blocks that have come; for the tap to take.
+    pub(super) header_bytes: usize,
     /// A header block has begun and its last byte has not come.
     pub(super) block_open: bool,
     /// The first SETTINGS frame has come whole.
@@ -53,6 +57,8 @@ impl FrameScanner {
             ends_block: false,
             ends_settings: false,
             in_payload: false,
+            in_block: false,
+            header_bytes: 0,
             block_open: false,
             settings_seen: false,
             going_away: false,
@@ -69,6 +75,9 @@ impl FrameScanner {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
+            if self.in_block {
+                self.header_bytes += skipped;
+            }
             bytes = bytes.get(skipped..).unwrap_or_default();
             if self.skip > 0 {
                 return;
@@ -109,6 +118,7 @@ impl FrameScanner {
             _ => self.idle_frames.saturating_add(u32::from(self.settings_seen)),
         };
         self.in_payload = true;
+        self.in_block = matches!(kind, HEADERS | CONTINUATION);
         self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
         self.ends_settings = kind == SETTINGS && flags & ACK == 0;
         self.block_open |= kind == HEADERS;
@@ -164,6 +174,17 @@ mod tests {
         scanner.advance(&frame(HEADERS, 0, 50));
         scanner.advance(&frame(CONTINUATION, END_HEADERS, 50));
         assert_eq!(scanner.oversized, [1]);
+    }
+
+    #[test]
+    fn bytes_of_header_blocks_are_counted_as_they_come() {
+        let mut scanner = FrameScanner::new(0, 99);
+        let stream = [frame(DATA, 0, 50), frame(HEADERS, 0, 30), frame(CONTINUATION, END_HEADERS, 20), frame(DATA, 0, 50)].concat();
+        let (first, rest) = stream.split_at(59 + 9 + 10);
+        scanner.advance(first);
+        assert_eq!(std::mem::take(&mut scanner.header_bytes), 10);
+        scanner.advance(rest);
+        assert_eq!(scanner.header_bytes, 40);
     }
 
     #[test]

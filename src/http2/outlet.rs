@@ -25,8 +25,10 @@ pub struct Outlet {
     queued: Cell<usize>,
     /// What is left of [`MOST_EARLY`].
     early: Cell<usize>,
-    /// Who waits; made when somebody does.
+    /// Who waits for the socket; made when somebody does.
     opened: RefCell<Option<Arc<Notify>>>,
+    /// Who waits until the connection has been driven; likewise.
+    driven: RefCell<Option<Arc<Notify>>>,
 }
 
 /// A place among those who wait; given up when dropped.
@@ -35,22 +37,17 @@ pub type Turn = Option<Pin<Box<OwnedNotified>>>;
 impl Outlet {
     /// Ready while the socket takes what is written.
     pub fn poll_open(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        self.poll_while(Outlet::is_blocked, cx, turn)
-    }
-
-    /// Ready while h2, which would queue any number of them, may be given a head.
-    pub fn poll_takes_heads(&self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        self.poll_while(|outlet| !outlet.takes_heads(), cx, turn)
-    }
-
-    fn poll_while(&self, closed: impl Fn(&Outlet) -> bool, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        while closed(self) {
-            let wait = || Box::pin(self.opened.borrow_mut().get_or_insert_default().clone().notified_owned());
-            ready!(turn.get_or_insert_with(wait).as_mut().poll(cx));
+        while self.is_blocked() {
+            ready!(turn.get_or_insert_with(|| Box::pin(wait_for(&self.opened))).as_mut().poll(cx));
             *turn = None;
         }
         *turn = None;
         Poll::Ready(())
+    }
+
+    /// Waits until the connection has done what it could: then what h2 had been given is written, or the socket takes nothing.
+    pub async fn driven(&self) {
+        wait_for(&self.driven).await;
     }
 
     /// Whether h2 may be given a head at once.
@@ -88,12 +85,10 @@ impl Outlet {
     /// Wakes those who wait, if there is something to wake them for. Called each time the connection has done what it
     /// could: only then is it known whether all that was queued has been written.
     pub fn settle(&self) {
-        if self.blocked.get() {
-            return;
-        }
-        self.queued.set(0);
-        if let Some(opened) = self.opened.take() {
-            opened.notify_waiters();
+        wake(&self.driven);
+        if !self.blocked.get() {
+            self.queued.set(0);
+            wake(&self.opened);
         }
     }
 
@@ -101,6 +96,16 @@ impl Outlet {
     pub fn end(&self) {
         self.blocked.set(false);
         self.settle();
+    }
+}
+
+fn wait_for(event: &RefCell<Option<Arc<Notify>>>) -> OwnedNotified {
+    event.borrow_mut().get_or_insert_default().clone().notified_owned()
+}
+
+fn wake(event: &RefCell<Option<Arc<Notify>>>) {
+    if let Some(waiting) = event.take() {
+        waiting.notify_waiters();
     }
 }
 
@@ -130,17 +135,21 @@ mod tests {
 
     #[test]
     fn heads_go_in_only_as_fast_as_the_connection_is_driven() {
-        let (outlet, mut cx, mut turn) = (Outlet::default(), Context::from_waker(Waker::noop()), None);
+        let (outlet, mut cx) = (Outlet::default(), Context::from_waker(Waker::noop()));
         for _ in 0..3 {
-            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_ready() && turn.is_none());
+            assert!(outlet.takes_heads());
             outlet.queued(MOST_QUEUED - 1);
             assert!(outlet.takes_heads());
             outlet.queued(1);
-            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_pending());
+            assert!(!outlet.takes_heads());
             assert!(outlet.poll_open(&mut cx, &mut None).is_ready(), "what has windows goes on");
+            let mut driven = Box::pin(outlet.driven());
+            assert!(driven.as_mut().poll(&mut cx).is_pending());
             outlet.tried(&Poll::<()>::Pending);
+            assert!(driven.as_mut().poll(&mut cx).is_pending(), "not yet");
             outlet.settle();
-            assert!(outlet.poll_takes_heads(&mut cx, &mut turn).is_pending(), "they have not been written");
+            assert!(driven.as_mut().poll(&mut cx).is_ready());
+            assert!(!outlet.takes_heads(), "they have not been written");
             outlet.tried(&Poll::Ready(()));
             outlet.settle();
         }
@@ -150,11 +159,14 @@ mod tests {
     fn nobody_waits_for_a_connection_that_has_ended() {
         let (outlet, mut cx) = (Outlet::default(), Context::from_waker(Waker::noop()));
         outlet.queued(MOST_QUEUED);
+        let mut driven: Vec<_> = (0..1000).map(|_| Box::pin(outlet.driven())).collect();
+        assert!(driven.iter_mut().all(|driven| driven.as_mut().poll(&mut cx).is_pending()));
         outlet.tried(&Poll::<()>::Pending);
         let mut turns: Vec<Turn> = (0..1000).map(|_| None).collect();
-        assert!(turns.iter_mut().all(|turn| outlet.poll_takes_heads(&mut cx, turn).is_pending()));
+        assert!(turns.iter_mut().all(|turn| outlet.poll_open(&mut cx, turn).is_pending()));
         outlet.end();
-        assert!(turns.iter_mut().all(|turn| outlet.poll_takes_heads(&mut cx, turn).is_ready()));
+        assert!(turns.iter_mut().all(|turn| outlet.poll_open(&mut cx, turn).is_ready()));
+        assert!(driven.iter_mut().all(|driven| driven.as_mut().poll(&mut cx).is_ready()) && outlet.takes_heads());
     }
 
     #[test]

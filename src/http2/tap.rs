@@ -82,13 +82,14 @@ impl TapState {
         &self.outlet
     }
 
-    /// Lets an accepted connection read its next part; true when it has read one and waits for that. Nothing else wakes it.
-    pub fn read_on(&self) -> bool {
-        let spent = self.allowance.get() == Some(0);
-        if spent {
-            self.allowance.set(Some(AT_A_TIME));
-        }
-        spent
+    /// Whether an accepted connection has read its part, and waits for [`TapState::read_on`]. Nothing else wakes it.
+    pub fn has_read_its_part(&self) -> bool {
+        self.allowance.get() == Some(0)
+    }
+
+    /// Lets an accepted connection read its next part.
+    pub fn read_on(&self) {
+        self.allowance.set(Some(AT_A_TIME));
     }
 
     /// Which of the tap's own timers ended the connection.
@@ -134,9 +135,12 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
-/// What is read of a client connection before the calls it has begun get their turn, in bytes. Header lists grow by a
-/// hundred as they are decoded: a burst of them must not be in memory all at once. And nobody waits long for a flood.
+/// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
 const AT_A_TIME: usize = 64 * 1024;
+
+/// A byte of a header block counts as so many: header lists grow by a hundred and more as they are decoded, and a burst of them must
+/// not be in memory all at once. Half a hundred common ones come at a time all the same.
+const A_HEADER_BYTE: usize = 8;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
@@ -185,8 +189,9 @@ impl FrameTap {
     }
 
     fn inbound(&mut self, bytes: &[u8]) {
-        self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(bytes.len())));
         self.scanner.advance(bytes);
+        let read = bytes.len() + (A_HEADER_BYTE - 1) * std::mem::take(&mut self.scanner.header_bytes);
+        self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(read)));
         self.state.heard.set(true);
         if std::mem::take(&mut self.scanner.message) {
             self.state.message.set(true);

@@ -83,7 +83,7 @@ async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, B
     loop {
         tokio::select! {
             biased;
-            accepted = accept(&mut connection, &visit.tap) => match accepted {
+            accepted = accept(&mut connection, &visit.tap, &visit.shared) => match accepted {
                 Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, &mut connection),
                 Some(Ok((_, mut respond))) if stay.is_over() => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => visit.begin_call(request, respond),
@@ -208,11 +208,18 @@ impl Visit<'_> {
 }
 
 /// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first.
-async fn accept(connection: &mut Connection<FrameTap, Bytes>, tap: &TapState) -> Option<Result<Incoming, h2::Error>> {
+async fn accept(
+    connection: &mut Connection<FrameTap, Bytes>,
+    tap: &TapState,
+    calls: &ClientConnection,
+) -> Option<Result<Incoming, h2::Error>> {
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
         tap.outlet().settle();
-        if accepted.is_pending() && tap.read_on() {
+        if accepted.is_pending() && tap.has_read_its_part() {
+            if !calls.has_a_crowd() {
+                tap.read_on();
+            }
             cx.waker().wake_by_ref();
         }
         accepted

@@ -5,26 +5,26 @@
 //! hold is bounded by its share of calls times the window of each. All further calls go where a window bounds them together.
 
 use super::connect::Unreachable;
+use super::packed_head::PackedHead;
 use super::pool::Pool;
 use crate::http2::Outlet;
-use http::{HeaderMap, Request};
+use http::Request;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Calls of one client connection that go on shared connections at a time.
 const SHARE: u32 = 32;
 
-/// What the heads of calls that wait for a slot may hold, in bytes, by a rough count.
-const MOST_WAITING: usize = 3 * 1024 * 1024;
+/// What the heads of its calls may hold that wait, or are kept to make calls again, in bytes: a thousand common ones, with a token and
+/// the usual metadata, fit. The thousand calls themselves take some four megabytes, and what has just been read and waits for nothing
+/// one or two: 8 MiB in all, which is what one client connection may make us hold.
+const MOST_HELD: usize = 5 * 1024 * 1024 / 2;
 
-/// What a header field costs beyond its bytes.
-const FIELD: usize = 128;
-
-/// What the heads that are kept to make calls again may hold, in bytes.
+/// The part of it that may be used to make calls again: the rest is for those that could not be made without.
 const MOST_KEPT: usize = 1024 * 1024;
 
-/// A copy of a head shares the buffer that the head came in, and keeps it.
-const BUFFER: usize = 8 * 1024;
+/// What a packed head costs beyond its texts, in bytes.
+const EACH: usize = 128;
 
 /// One client connection, as its calls see it.
 pub struct ClientConnection {
@@ -34,16 +34,22 @@ pub struct ClientConnection {
     shared: Cell<u32>,
     /// Made when first needed, and anew when a reload has changed how the upstream is reached.
     own: RefCell<Option<Rc<Pool>>>,
-    /// By the heads of its calls that wait for a slot.
-    waiting: Cell<usize>,
-    /// By the heads that are kept.
-    kept: Cell<usize>,
+    /// Bytes of packed heads.
+    held: Cell<usize>,
+    /// Calls that wait only until the heads before theirs are written.
+    crowd: Cell<u32>,
 }
 
 impl ClientConnection {
     /// A connection without calls that writes to `outlet`.
     pub fn new(outlet: Rc<Outlet>) -> Rc<ClientConnection> {
-        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: RefCell::default(), waiting: Cell::new(0), kept: Cell::new(0) })
+        Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: RefCell::default(), held: Cell::new(0), crowd: Cell::new(0) })
+    }
+
+    /// Whether some of its calls wait only until the heads before theirs are written. They are as they came, bounded by nothing but how
+    /// much is read at a time; so nothing more is read until they have gone, which takes a moment.
+    pub fn has_a_crowd(&self) -> bool {
+        self.crowd.get() > 0
     }
 
     /// Where its next call may go: on one of everybody's connections with a share of them, or on its own.
@@ -60,67 +66,96 @@ impl ClientConnection {
     }
 }
 
-/// A call whose head waits for a slot.
-pub(super) struct Waiting<'a> {
-    client: &'a ClientConnection,
-    bytes: usize,
-}
-
-impl Waiting<'_> {
-    /// A bounded queue: what it has no room for is as little served as with no upstream at all.
-    pub(super) fn of<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Result<Waiting<'a>, Unreachable> {
-        if client.waiting.get() + weight(head) > MOST_WAITING {
-            return Err(Unreachable("too many calls of one client connection wait for it already".into()));
-        }
-        Ok(Waiting::for_its_turn(client, head))
-    }
-
-    /// For what waits no longer than others are written; it counts against those that wait longer.
-    pub(super) fn for_its_turn<'a>(client: &'a ClientConnection, head: &HeaderMap) -> Waiting<'a> {
-        let bytes = weight(head);
-        client.waiting.set(client.waiting.get() + bytes);
-        Waiting { client, bytes }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.client.waiting.set(self.client.waiting.get() - self.bytes);
-    }
-}
-
-/// A copy of a call's head, should the call have to be made again.
-pub(super) struct KeptHead {
+/// A packed head, counted among those of its client connection.
+pub(super) struct HeldHead {
     client: Rc<ClientConnection>,
-    head: Box<Request<()>>,
+    head: PackedHead,
     bytes: usize,
 }
 
-impl KeptHead {
-    /// `None` when too many are kept.
-    pub(super) fn of(client: &Rc<ClientConnection>, head: &Request<()>) -> Option<KeptHead> {
-        let bytes = BUFFER + weight(head.headers());
-        if client.kept.get() + bytes > MOST_KEPT {
-            return None;
-        }
-        client.kept.set(client.kept.get() + bytes);
-        Some(KeptHead { client: client.clone(), head: Box::new(head.clone()), bytes })
+impl HeldHead {
+    /// Of a call that may have to be made again; `None` when too many are kept.
+    pub(super) fn kept(client: &Rc<ClientConnection>, head: &Request<()>) -> Option<Rc<HeldHead>> {
+        HeldHead::within(MOST_KEPT, client, head)
     }
 
-    pub(super) fn head(&self) -> Box<Request<()>> {
-        self.head.clone()
+    fn within(most: usize, client: &Rc<ClientConnection>, head: &Request<()>) -> Option<Rc<HeldHead>> {
+        let bytes = EACH + PackedHead::size(head);
+        let held = client.held.get() + bytes;
+        (held <= most).then(|| {
+            client.held.set(held);
+            Rc::new(HeldHead { client: client.clone(), head: PackedHead::of(head), bytes })
+        })
+    }
+
+    /// The head as it was.
+    pub(super) fn unpack(&self) -> Box<Request<()>> {
+        self.head.unpack()
     }
 }
 
-impl Drop for KeptHead {
+impl Drop for HeldHead {
     fn drop(&mut self) {
-        self.client.kept.set(self.client.kept.get() - self.bytes);
+        self.client.held.set(self.client.held.get() - self.bytes);
     }
 }
 
-/// About what a head holds beside the buffer it came in, in bytes.
-pub(super) fn weight(head: &HeaderMap) -> usize {
-    head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+/// The head of a call on its way to a connection.
+pub(super) struct Outgoing {
+    pub(super) client: Rc<ClientConnection>,
+    head: Head,
+}
+
+enum Head {
+    /// As it came, and what is kept of it.
+    Loose(Box<Request<()>>, Option<Rc<HeldHead>>),
+    /// It has had to wait.
+    Packed(Rc<HeldHead>),
+}
+
+impl Outgoing {
+    /// `kept`: a copy that there is already.
+    pub(super) fn new(client: Rc<ClientConnection>, request: Box<Request<()>>, kept: Option<Rc<HeldHead>>) -> Outgoing {
+        Outgoing { client, head: Head::Loose(request, kept) }
+    }
+
+    /// It waits for what may take its time. What there is no room for is as little served as with no upstream at all.
+    pub(super) fn wait(&mut self) -> Result<(), Unreachable> {
+        if let Head::Loose(request, kept) = &mut self.head {
+            let held = kept.take().or_else(|| HeldHead::within(MOST_HELD, &self.client, request));
+            self.head =
+                Head::Packed(held.ok_or_else(|| Unreachable("too many calls of one client connection wait for it already".into()))?);
+        }
+        Ok(())
+    }
+
+    /// It waits only until the heads before it are written, for as long as the result lives.
+    pub(super) fn in_a_crowd(&self) -> InACrowd<'_> {
+        let crowd = matches!(self.head, Head::Loose(..)).then_some(&self.client.crowd);
+        if let Some(crowd) = crowd {
+            crowd.set(crowd.get() + 1);
+        }
+        InACrowd(crowd)
+    }
+
+    /// Its turn has come.
+    pub(super) fn request(self) -> Box<Request<()>> {
+        match self.head {
+            Head::Loose(request, _) => request,
+            Head::Packed(held) => held.unpack(),
+        }
+    }
+}
+
+/// One of those that wait until the heads before theirs are written; packed heads are bounded otherwise, and are not counted.
+pub(super) struct InACrowd<'a>(Option<&'a Cell<u32>>);
+
+impl Drop for InACrowd<'_> {
+    fn drop(&mut self) {
+        if let Some(crowd) = self.0 {
+            crowd.set(crowd.get() - 1);
+        }
+    }
 }
 
 /// One call's part in the share of its client connection; given back when dropped.
@@ -140,5 +175,70 @@ impl Drop for Share {
         if let Some(own) = &*self.0.own.borrow() {
             own.look_again();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Rc<ClientConnection> {
+        ClientConnection::new(Rc::default())
+    }
+
+    /// A head that holds about so many bytes.
+    fn head(bytes: usize) -> Box<Request<()>> {
+        Box::new(Request::post("http://a/b/c").header("x", "y".repeat(bytes)).body(()).unwrap())
+    }
+
+    #[test]
+    fn heads_that_wait_and_heads_that_are_kept_share_one_bound_and_give_it_back() {
+        const BYTES: usize = 16_000;
+        let client = client();
+        let kept: Vec<_> = (0..1000).map_while(|_| HeldHead::kept(&client, &head(BYTES))).collect();
+        assert!((60..=MOST_KEPT / BYTES).contains(&kept.len()), "{}", kept.len());
+        let mut waiting = Vec::new();
+        let refused = (0..1000).find_map(|_| {
+            waiting.push(Outgoing::new(client.clone(), head(BYTES), None));
+            waiting.last_mut().unwrap().wait().err()
+        });
+        assert!(refused.is_some() && client.held.get() <= MOST_HELD && MOST_HELD - client.held.get() < 2 * BYTES);
+        drop(kept);
+        assert!(waiting.last_mut().unwrap().wait().is_ok(), "there is room again");
+        drop(waiting);
+        assert_eq!(client.held.get(), 0);
+    }
+
+    #[test]
+    fn a_thousand_common_heads_may_wait() {
+        let client = client();
+        let mut calls: Vec<_> = (0..1000).map(|_| Outgoing::new(client.clone(), head(2300), None)).collect();
+        assert!(calls.iter_mut().all(|call| call.wait().is_ok()));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_call_is_what_waits() {
+        let client = client();
+        let kept = HeldHead::kept(&client, &head(100));
+        let held = client.held.get();
+        let mut call = Outgoing::new(client.clone(), head(100), kept.clone());
+        assert!(call.wait().is_ok() && call.wait().is_ok());
+        drop(kept);
+        assert_eq!(client.held.get(), held);
+        assert_eq!(call.request().headers(), head(100).headers());
+        assert_eq!(client.held.get(), 0);
+    }
+
+    #[test]
+    fn a_crowd_is_of_calls_that_are_not_packed() {
+        let client = client();
+        let mut call = Outgoing::new(client.clone(), head(100), None);
+        let in_a_crowd = call.in_a_crowd();
+        assert!(client.has_a_crowd());
+        drop(in_a_crowd);
+        assert!(!client.has_a_crowd());
+        call.wait().unwrap();
+        let _packed = call.in_a_crowd();
+        assert!(!client.has_a_crowd());
     }
 }

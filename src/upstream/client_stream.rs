@@ -1,6 +1,6 @@
 //! The client's side of one call: its body to read, and an answer that is sent once, in whatever state the call is.
 
-use super::client_connection::{ClientConnection, KeptHead};
+use super::client_connection::{ClientConnection, HeldHead};
 use crate::http2::{Outlet, Relay, Standstill};
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -30,7 +30,8 @@ pub struct ClientStream {
     pub(super) idle: Option<Standstill>,
     reply: Reply,
     pub(super) connection: Rc<ClientConnection>,
-    kept: Option<KeptHead>,
+    /// The head, should the call have to be made again.
+    pub(super) kept: Option<Rc<HeldHead>>,
 }
 
 enum Reply {
@@ -58,7 +59,7 @@ impl ClientStream {
     /// From now on keeps what the client sends, should the call have to be made again, as long as there is little of it.
     /// `total` counts what all calls of a worker keep of their bodies, in bytes.
     pub(super) fn keep(&mut self, head: &Request<()>, total: Rc<Cell<usize>>) {
-        self.kept = KeptHead::of(&self.connection, head);
+        self.kept = HeldHead::kept(&self.connection, head);
         self.upload.keep(total);
     }
 
@@ -71,7 +72,7 @@ impl ClientStream {
     /// The head of the call as it was, for another attempt, with the body to follow; `None` when not all of it was kept.
     pub(super) fn rewind(&mut self) -> Option<Box<Request<()>>> {
         let kept = self.kept.as_ref()?;
-        self.upload.rewind().then(|| kept.head())
+        self.upload.rewind().then(|| kept.unpack())
     }
 
     /// Ready when the client reset the stream or its connection is gone.

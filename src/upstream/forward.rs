@@ -1,7 +1,7 @@
 //! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
 //! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
 
-use super::client_connection::{ClientConnection, weight};
+use super::client_connection::Outgoing;
 use super::client_stream::ClientStream;
 use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
@@ -122,7 +122,8 @@ async fn attempt(
     timer: &mut Timer<'_>,
 ) -> Result<Finished, Failed> {
     let upstream = {
-        let mut opening = pin!(open(passage, request, client.upload.is_empty(), client.connection.clone()));
+        let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
+        let mut opening = pin!(open(passage, head, client.upload.is_empty()));
         poll_fn(|cx| match client.poll_gone(cx) {
             Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
             Poll::Pending => match opening.as_mut().poll(cx) {
@@ -252,21 +253,17 @@ impl Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(
-    passage: &Passage<'_>,
-    request: Box<Request<()>>,
-    last: bool,
-    client: Rc<ClientConnection>,
-) -> Result<UpstreamStream, Failed> {
+async fn open(passage: &Passage<'_>, mut head: Outgoing, last: bool) -> Result<UpstreamStream, Failed> {
     let (slot, mut sender) = loop {
-        let slot = passage.pool.slot(&client, request.headers()).await.map_err(Ended::Unreachable)?;
-        slot.open(&client, request.headers()).await.map_err(Ended::Unreachable)?;
+        let slot = passage.pool.slot(&mut head).await.map_err(Ended::Unreachable)?;
+        slot.open(&mut head).await.map_err(Ended::Unreachable)?;
         let mut sender = slot.sender();
         match poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(()) => break (slot, sender),
             Err(_) => slot.condemn(),
         }
     };
+    let request = head.request();
     let (written, weight) = (slot.written(), weight(request.headers()));
     let (response, sink) = sender.send_request(*request, last).map_err(|error| {
         slot.condemn();
@@ -276,6 +273,13 @@ async fn open(
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
     Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })
+}
+
+/// About what a head holds that h2 has queued, in bytes.
+fn weight(head: &HeaderMap) -> usize {
+    /// What a field costs beyond its bytes.
+    const FIELD: usize = 128;
+    head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
 /// Both directions of one call at once.

@@ -9,6 +9,7 @@ mod exposure;
 mod exposure_watch;
 mod forward;
 mod health;
+mod packed_head;
 mod pool;
 mod reflection;
 mod silence;

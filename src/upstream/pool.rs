@@ -1,14 +1,13 @@
 //! The connections of one worker to the upstream: opened when first needed, shared by its calls, more of them when the
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
-use super::client_connection::{ClientConnection, Share, Waiting};
+use super::client_connection::{Outgoing, Share};
 use super::connect::{Connected, Connector, Unreachable};
 use super::tended::{State, Tended};
 use crate::http2::{OWN_CONNECTION_WINDOW, Outlet, SHARED_CONNECTION_WINDOW, TimedOut};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -88,13 +87,18 @@ impl Slot {
     }
 
     /// Waits until the upstream takes what is written to it: heads that h2 queues are bounded by nothing.
-    pub(super) async fn open(&self, client: &ClientConnection, head: &HeaderMap) -> Result<(), Unreachable> {
+    pub(super) async fn open(&self, head: &mut Outgoing) -> Result<(), Unreachable> {
         let outlet = self.outlet();
-        if !outlet.takes_heads() {
-            // A crowd that is only waiting for its turn is no reason to refuse: it is gone when the connection has been driven.
-            let _waiting = if outlet.is_blocked() { Waiting::of(client, head)? } else { Waiting::for_its_turn(client, head) };
-            let mut turn = None;
-            poll_fn(|cx| outlet.poll_takes_heads(cx, &mut turn)).await;
+        while !outlet.takes_heads() {
+            if outlet.is_blocked() {
+                head.wait()?;
+                let mut turn = None;
+                poll_fn(|cx| outlet.poll_open(cx, &mut turn)).await;
+            } else {
+                // A crowd is no reason to refuse: what it waits for is that the connection is driven.
+                let _in_a_crowd = head.in_a_crowd();
+                outlet.driven().await;
+            }
         }
         Ok(())
     }
@@ -162,20 +166,17 @@ impl Pool {
         self.reaches_by(&other.connector)
     }
 
-    /// A place for one call of `client` on a connection that is up and has room: one of these, or of the client's own. Calls
+    /// A place for one call on a connection that is up and has room: one of these, or of the client's own. Calls
     /// wait here and not within h2, which ties a call to its connection and still sends one that ended while it waited.
-    pub(super) async fn slot(self: &Rc<Pool>, client: &Rc<ClientConnection>, head: &HeaderMap) -> Result<Slot, Unreachable> {
-        let mut waiting = None;
+    pub(super) async fn slot(self: &Rc<Pool>, head: &mut Outgoing) -> Result<Slot, Unreachable> {
         loop {
-            let (own, share) = client.place(self);
+            let (own, share) = head.client.place(self);
             let pool = own.as_ref().unwrap_or(self);
             if let Some(connection) = pool.free() {
                 return Ok(Slot::on(connection, share));
             }
             drop(share);
-            if waiting.is_none() {
-                waiting = Some(Waiting::of(client, head)?);
-            }
+            head.wait()?;
             let mut changed = pin!(pool.changed.notified());
             // Counts from here: nothing that happens before the wait is missed.
             changed.as_mut().enable();
@@ -263,6 +264,7 @@ impl Drop for Attempt {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_connection::ClientConnection;
     use super::*;
     use crate::config::{Limits, Position, Upstream, UpstreamAddress, UpstreamHealth};
     use http::{Request, Response};
@@ -309,7 +311,11 @@ mod tests {
     }
 
     async fn slot(pool: &Rc<Pool>) -> Slot {
-        pool.slot(&ClientConnection::new(Rc::default()), &HeaderMap::new()).await.unwrap()
+        pool.slot(&mut call()).await.unwrap()
+    }
+
+    fn call() -> Outgoing {
+        Outgoing::new(ClientConnection::new(Rc::default()), Box::default(), None)
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -365,7 +371,7 @@ mod tests {
             let first = slot(&pool).await;
             first.connection.state.spent.set(true);
             *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
-            assert!(pool.slot(&ClientConnection::new(Rc::default()), &HeaderMap::new()).await.is_err());
+            assert!(pool.slot(&mut call()).await.is_err());
         });
     }
 }

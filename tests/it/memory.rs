@@ -1,7 +1,7 @@
 //! What one client connection can make Doorward hold, in each way that is known, and that it is given back. `--nocapture`
 //! shows the figures; those of the release build are in docs/performance.md.
 
-use crate::harness::frames::{ACK, END_HEADERS, END_STREAM, block, grpc_fields, kind};
+use crate::harness::frames::{ACK, END_HEADERS, END_STREAM, block, frame, grpc_fields, indexed_block, kind, references};
 use crate::harness::raw_upstream::{RawCall, response};
 use crate::harness::*;
 use bytes::Bytes;
@@ -62,11 +62,6 @@ fn streams() -> impl Iterator<Item = u32> + Clone {
     (1..).step_by(2).take(STREAMS as usize)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Sends what the server still reads.
 async fn send(frames: &mut Frames, bytes: &[u8]) -> bool {
     let sent = async {
@@ -110,13 +105,49 @@ async fn large_heads(frames: &mut Frames, path: &str) {
     }
 }
 
-/// Heads of thousands of fields that are one byte each on the wire.
+/// Heads of almost 16 KiB whose fields are one byte each on the wire: many of them come at once.
+async fn indexed_heads(frames: &mut Frames) {
+    let value = "x".repeat(130);
+    let names: Vec<String> = (0..22).map(|number| format!("x{number:03}")).collect();
+    let more: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    let fields = grpc_fields("/demo.v1.Echo/Unread", &more);
+    // The usual ones come first, and are the oldest.
+    let again = references((0..fields.len()).rev().chain((0..68).map(|number| number % names.len())));
+    let heads = std::iter::once(indexed_block(&fields)).chain(std::iter::repeat(again));
+    let all: Vec<u8> = streams().zip(heads).flat_map(|(stream, head)| frame(kind::HEADERS, END_HEADERS, stream, &head)).collect();
+    send(frames, &all).await;
+}
+
+/// Small heads, each among bytes that say nothing: it came in a buffer of its own.
+async fn scattered_heads(frames: &mut Frames) {
+    let head = block(&grpc_fields("/demo.v1.Echo/Unread", &[("x", "y")]));
+    for stream in streams() {
+        let filler = frame(0xf0, 0, 0, &[0; 7800]);
+        if !send(frames, &[frame(kind::HEADERS, END_HEADERS, stream, &head), filler].concat()).await {
+            return;
+        }
+    }
+}
+
+/// Calls that hang on most streams, and on the others heads that are refused as soon as they are read.
+async fn exploding_heads_beside_calls(frames: &mut Frames) {
+    let head = block(&grpc_fields("/demo.v1.Echo/Unread", &[]));
+    let calls: Vec<u8> = streams().take(900).flat_map(|stream| frame(kind::HEADERS, END_HEADERS, stream, &head)).collect();
+    send(frames, &calls).await;
+    tokio::time::sleep(Duration::from_millis(200)).await; // they hang
+    explode(frames, streams().skip(900)).await;
+}
+
 async fn exploding_heads(frames: &mut Frames) {
+    explode(frames, streams()).await;
+}
+
+/// Heads of thousands of fields that are one byte each on the wire.
+async fn explode(frames: &mut Frames, streams: impl Iterator<Item = u32>) {
     let mut head = block(&grpc_fields("/demo.v1.Echo/Unary", &[]));
-    // A literal that is added to the table, then references to it: index 62 (RFC 7541 §2.3.3).
-    head.extend_from_slice(&[0x40, 1, b'y', 1, b'z']);
-    head.resize(head.len() + 1850, 0x80 | 62);
-    let all: Vec<u8> = streams().flat_map(|stream| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &head)).collect();
+    head.extend(indexed_block(&[("y", "z")]));
+    head.extend(references([0; 1850]));
+    let all: Vec<u8> = streams.flat_map(|stream| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &head)).collect();
     send(frames, &all).await;
 }
 
@@ -198,6 +229,10 @@ bounded!(uploads_that_are_never_read, upstream allows ANY, windows 65_535, 65_53
 bounded!(uploads_of_small_pieces, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => uploads(frames, 1100, 7000));
 bounded!(large_heads_of_calls_that_hang, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => large_heads(frames, "/demo.v1.Echo/Unread"));
 bounded!(large_heads_of_calls_that_wait, upstream allows 1, windows 65_535, 65_535, most MOST, frames => large_heads(frames, "/demo.v1.Echo/Unread"));
+bounded!(indexed_heads_of_calls_that_hang, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => indexed_heads(frames));
+bounded!(indexed_heads_of_calls_that_wait, upstream allows 1, windows 65_535, 65_535, most MOST, frames => indexed_heads(frames));
+bounded!(scattered_heads_of_calls_that_wait, upstream allows 1, windows 65_535, 65_535, most MOST, frames => scattered_heads(frames));
+bounded!(heads_that_grow_beside_calls_that_hang, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => exploding_heads_beside_calls(frames));
 bounded!(heads_that_grow_as_they_are_decoded, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => exploding_heads(frames));
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Connections to the upstream carry the calls of many clients: what one call does to its slot, its window or its stream
 //! is never felt by another.
 
-use crate::harness::frames::{END_HEADERS, END_STREAM, block, frame, grpc_fields, kind};
+use crate::harness::frames::{END_HEADERS, END_STREAM, block, frame, grpc_fields, indexed_block, kind, references};
 use crate::harness::raw_upstream::{RawCall, response};
 use crate::harness::token::bearer;
 use crate::harness::wire::message;
@@ -465,4 +465,35 @@ async fn a_crowd_that_comes_at_once_is_served_whole() {
             assert_eq!(answer.await.refusal(), (0, String::new()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_crowd_of_large_heads_in_one_breath_is_served_whole() {
+    const CROWD: usize = 900;
+    let upstream = RawUpstream::start(|call: RawCall| call.answer("0"));
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let mut frames = Frames::open(&doorward).await;
+    let (value, names) = ("x".repeat(100), (0..25).map(|number| format!("x-{number:03}")).collect::<Vec<_>>());
+    let metadata: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    let fields = grpc_fields("/demo.v1.Echo/Unary", &metadata);
+    // What a byte refers to has been said before; together they are more than may wait for a slot, or a socket that takes nothing.
+    let small = references((0..fields.len()).rev().take(fields.len() - names.len()));
+    let large = [&small[..], &references((0..75).map(|number| number % names.len()))].concat();
+    let mut streams = (1..).step_by(2);
+    frames.send(kind::HEADERS, END_HEADERS | END_STREAM, streams.next().unwrap(), &indexed_block(&fields)).await;
+    // The first crowd has the connections made.
+    for head in [small, large] {
+        let crowd: Vec<u8> =
+            streams.by_ref().take(CROWD).flat_map(|stream| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &head)).collect();
+        frames.burst(&crowd).await;
+        let mut ended = 0;
+        while ended < CROWD {
+            let frame = frames.next().await.expect("the connection lives");
+            ended += usize::from(frame.kind == kind::HEADERS && frame.flags & END_STREAM != 0);
+        }
+    }
+    eventually("the last of them", || (doorward.metric("doorward_streams", &[]) == 0.0).then_some(()));
+    let served = doorward.metric("grpc_server_handled_total", &["grpc_code=\"OK\""]);
+    let all = doorward.metric("grpc_server_handled_total", &[]);
+    assert_eq!((served, all), (2.0 * CROWD as f64 + 1.0, 2.0 * CROWD as f64 + 1.0));
 }

@@ -169,6 +169,17 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
+/// A header block of literals that are added to the table of what came before, beginning with the first (RFC 7541 §6.2.1).
+pub fn indexed_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|field| [&[0x40], &block(&[*field])[1..]].concat()).collect()
+}
+
+/// A header block that refers to entries of that table, a byte each (RFC 7541 §6.1); 0 is the newest, 64 the oldest there may be.
+pub fn references(entries: impl IntoIterator<Item = usize>) -> Vec<u8> {
+    const FIRST: usize = 62;
+    entries.into_iter().map(|entry| 0x80 | u8::try_from(FIRST + entry).unwrap()).collect()
+}
+
 /// An integer with a seven-bit prefix (RFC 7541 §5.1).
 fn integer(block: &mut Vec<u8>, value: usize) {
     if value < 127 {
