@@ -139,8 +139,8 @@ const BYTES_A_FRAME: u64 = 1024;
 const AT_A_TIME: usize = 64 * 1024;
 
 /// A byte of a header block counts as so many: header lists grow by a hundred and more as they are decoded, and a burst of them must
-/// not be in memory all at once. Half a hundred common ones come at a time all the same.
-const A_HEADER_BYTE: usize = 8;
+/// not be in memory all at once. One read of them is enough at a time.
+const A_HEADER_BYTE: usize = 16;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;

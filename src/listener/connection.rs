@@ -207,19 +207,22 @@ impl Visit<'_> {
     }
 }
 
-/// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first.
+/// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first, and it reads on
+/// once those have gone that wait only for each other.
 async fn accept(
     connection: &mut Connection<FrameTap, Bytes>,
     tap: &TapState,
     calls: &ClientConnection,
 ) -> Option<Result<Incoming, h2::Error>> {
+    let mut others_first = false;
     poll_fn(|cx| {
+        if std::mem::take(&mut others_first) && !calls.has_a_crowd() {
+            tap.read_on();
+        }
         let accepted = connection.poll_accept(cx);
         tap.outlet().settle();
         if accepted.is_pending() && tap.has_read_its_part() {
-            if !calls.has_a_crowd() {
-                tap.read_on();
-            }
+            others_first = true;
             cx.waker().wake_by_ref();
         }
         accepted
