@@ -236,6 +236,27 @@ bounded!(heads_that_grow_beside_calls_that_hang, upstream allows ANY, windows 65
 bounded!(heads_that_grow_as_they_are_decoded, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => exploding_heads(frames));
 
 #[tokio::test]
+async fn large_heads_while_the_upstream_takes_nothing() {
+    let upstream = FrameUpstream::start(|mut connection, _| async move {
+        connection.settings(&[]).await;
+        // Enough to be up and used; then it reads no more.
+        for _ in 0..4 {
+            let Some(stream) = connection.accept().await else { return };
+            connection.ok(stream).await;
+        }
+        std::future::pending().await
+    });
+    let doorward = Site::new().start(&upstream.configuration(""));
+    let held = Held::begin(&doorward).await;
+    let mut frames = hostile(&doorward, 65_535, 65_535).await;
+    let most = held.most_during(large_heads(&mut frames, "/demo.v1.Echo/Unread")).await;
+    drop(frames);
+    let stays = held.is_given_back().await;
+    println!("large_heads_while_the_upstream_takes_nothing: {most} KiB held at most, {stays} KiB afterwards");
+    assert!(most <= MOST, "{most} KiB held");
+}
+
+#[tokio::test]
 async fn much_passes_to_a_slow_reader_and_nothing_stays() {
     // In MiB; a gigabyte in the figures of docs/performance.md.
     let total = std::env::var("SLOW_READER_MIB").map_or(48, |mib| mib.parse().unwrap()) << 20;
