@@ -5,6 +5,7 @@ mod authority;
 mod frames;
 mod headers;
 mod io;
+mod join;
 mod outlet;
 mod relay;
 mod standstill;

@@ -5,6 +5,7 @@
 use super::Standstill;
 use super::frames::FrameScanner;
 use super::io::Io;
+use super::join::join;
 use super::outlet::Outlet;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -274,10 +275,15 @@ impl AsyncRead for FrameTap {
         if self.state.allowance.get() == Some(0) {
             return Poll::Pending; // see `TapState::read_on`
         }
-        let before = buf.filled().len();
+        let (before, next_frame) = (buf.filled().len(), self.scanner.next_frame());
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                self.inbound(buf.filled().get(before..).unwrap_or_default());
+                let came = buf.filled_mut().get_mut(before..).unwrap_or_default();
+                self.inbound(came);
+                if let Some(next_frame) = next_frame {
+                    let left = join(came, next_frame);
+                    buf.set_filled(before + left);
+                }
                 if self.state.flood.get() {
                     cx.waker().wake_by_ref();
                 }
