@@ -4,6 +4,7 @@
 mod authority;
 mod frames;
 mod headers;
+mod inbox;
 mod io;
 mod join;
 mod outlet;
