@@ -66,7 +66,7 @@ fn grpc_go_loses_no_call() {
     let server = GoServer::start();
     let upstream = format!("upstream: {{ address: \"{}\", insecure_exposed: true }}\n", server.url);
     let (mut first, second, balancer) = pair(&configuration("", &format!("{OPEN}{upstream}")));
-    let soak = "-soak_iterations 1000 -soak_num_threads 8 -soak_min_time_ms_between_rpcs 10 -soak_overall_timeout_seconds 50 \
+    let soak = "-soak_iterations 1000 -soak_num_threads 8 -soak_min_time_ms_between_rpcs 10 -soak_overall_timeout_seconds 140 \
                 -soak_request_size 5000 -soak_response_size 40000 -soak_per_iteration_max_acceptable_latency_ms 30000";
     let client = GoClient::start(&first, balancer.port, "rpc_soak", &soak.split_whitespace().collect::<Vec<_>>());
     first.access_lines(100);
