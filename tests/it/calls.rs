@@ -150,7 +150,8 @@ fn a_deadline_is_passed_on() {
         call("/demo.v1.Echo/Unary").bearer(&token).with("timeout", 0.4).behaviour(json!({"sleep": 5})),
     ]);
     let remaining = answers[0].report()["remaining"].as_f64().unwrap();
-    assert!((5.0..=7.0).contains(&remaining), "{remaining}");
+    // grpcio rounds up what it tells the server, to some hundredths.
+    assert!((5.0..=7.1).contains(&remaining), "{remaining}");
     assert_eq!(answers[1].code(), 4);
 }
 
