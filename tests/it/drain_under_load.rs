@@ -104,7 +104,9 @@ fn loses_no_call(make: impl Fn(&Doorward, &str, &[Call]) -> Vec<Answer> + Send) 
 
 #[test]
 fn grpcio_loses_no_call() {
-    loses_no_call(|doorward, target, calls| doorward.calls_as(&json!({"target": target}), calls));
+    // It sends again, as it does by default, what the second GOAWAY says was not taken: a stream that it begins while it reads
+    // the first one leaves after its answer to our PING.
+    loses_no_call(|doorward, target, calls| doorward.calls_as(&json!({"target": target, "retries": true}), calls));
 }
 
 #[test]
