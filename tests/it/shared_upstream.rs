@@ -155,7 +155,7 @@ async fn a_connection_that_does_not_come_up_holds_up_no_call_that_could_have_a_s
     let doorward = tokio::task::spawn_blocking(move || Site::new().start(&yaml)).await.unwrap();
     let mut wire = Wire::connect(&doorward).await;
     assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let mut answers = Vec::new();
     for _ in 0..10 {
         let (answer, mut stream) = wire.open(request("/demo.v1.Echo/Unary", &[])).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_connection_that_does_not_come_up_holds_up_no_call_that_could_have_a_s
     for answer in answers {
         assert_eq!(answer.await.unwrap().refusal(), (0, String::new()));
     }
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}: they waited for the attempt", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}: they waited for the attempt", started.elapsed());
 }
 
 /// Settings of a service that does not take calls for an attack which this machine, when it is busy, lets it see only once they
