@@ -96,6 +96,13 @@ fn is_white(byte: Option<&u8>) -> bool {
     matches!(byte, Some(b' ' | b'\t'))
 }
 
+/// About what a header list holds in memory, in bytes.
+pub fn weight(headers: &HeaderMap) -> usize {
+    /// What a field costs beyond its bytes.
+    const FIELD: usize = 128;
+    headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

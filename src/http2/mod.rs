@@ -13,12 +13,12 @@ mod standstill;
 mod tap;
 
 pub use authority::{MalformedAuthority, authority};
-pub use headers::{HeaderLimits, Unacceptable};
+pub use headers::{HeaderLimits, Unacceptable, weight};
 pub use io::Io;
 pub use outlet::{Outlet, Turn};
 pub use relay::{Broken, Relay, Relayed};
 pub use standstill::Standstill;
-pub use tap::{FrameTap, TapState, TimedOut};
+pub use tap::{FrameTap, Pause, TapState, TimedOut};
 
 /// What one stream of a client may have in flight towards us before it is forwarded, in bytes; its buffer here, at most.
 pub const CLIENT_STREAM_WINDOW: u32 = 96 * 1024;

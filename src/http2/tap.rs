@@ -26,8 +26,8 @@ pub struct TapState {
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
     outlet: Rc<Outlet>,
-    /// Bytes that may still be read before [`TapState::read_on`]; `None` is no bound.
-    allowance: Cell<Option<usize>>,
+    /// What may still be read of an accepted connection before its owner has been asked.
+    allowance: Cell<Option<Allowance>>,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
     /// HEADERS or DATA has come since this was last asked.
@@ -84,14 +84,19 @@ impl TapState {
         &self.outlet
     }
 
-    /// Whether an accepted connection has read its part, and waits for [`TapState::read_on`]. Nothing else wakes it.
-    pub fn has_read_its_part(&self) -> bool {
-        self.allowance.get() == Some(0)
+    /// Why an accepted connection reads no further, if it does not: nothing but the owner's word makes it go on.
+    pub fn pause(&self) -> Option<Pause> {
+        self.allowance.get().and_then(Allowance::pause)
+    }
+
+    /// Lets an accepted connection read on after [`Pause::Heads`].
+    pub fn read_more_heads(&self) {
+        self.allowance.set(self.allowance.get().map(|allowance| Allowance { heads: HEADS_AT_A_TIME, ..allowance }));
     }
 
     /// Lets an accepted connection read its next part.
     pub fn read_on(&self) {
-        self.allowance.set(Some(AT_A_TIME));
+        self.allowance.set(Some(Allowance::WHOLE));
     }
 
     /// Which of the tap's own timers ended the connection.
@@ -103,6 +108,40 @@ impl TapState {
     /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
     pub fn poll_flood(&self) -> Poll<()> {
         if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Why an accepted connection is not read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Some header blocks have been read. Whoever knows what they have grown to says whether there may be more.
+    Heads,
+    /// It has read its part: others come first.
+    Part,
+}
+
+/// What may still be read of a connection, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    /// Of anything.
+    all: usize,
+    /// Of header blocks.
+    heads: usize,
+}
+
+impl Allowance {
+    const WHOLE: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
+
+    fn less(self, all: usize, heads: usize) -> Allowance {
+        Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }
+    }
+
+    fn pause(self) -> Option<Pause> {
+        match self {
+            Allowance { all: 0, .. } => Some(Pause::Part),
+            Allowance { heads: 0, .. } => Some(Pause::Heads),
+            _ => None,
+        }
     }
 }
 
@@ -140,9 +179,9 @@ const BYTES_A_FRAME: u64 = 1024;
 /// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
 const AT_A_TIME: usize = 64 * 1024;
 
-/// A byte of a header block counts as so many: header lists grow by a hundred and more as they are decoded, and a burst of them must
-/// not be in memory all at once. One read of them is enough at a time.
-const A_HEADER_BYTE: usize = 16;
+/// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
+/// decoded, and a burst of them must not be in memory all at once. One read's worth.
+const HEADS_AT_A_TIME: usize = 4 * 1024;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
@@ -174,7 +213,7 @@ impl FrameTap {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
         let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
-        state.allowance.set(Some(AT_A_TIME));
+        state.allowance.set(Some(Allowance::WHOLE));
         tap.flood_since = Some((Instant::now(), 0));
         (tap, state)
     }
@@ -198,8 +237,8 @@ impl FrameTap {
 
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
-        let read = bytes.len() + (A_HEADER_BYTE - 1) * std::mem::take(&mut self.scanner.header_bytes);
-        self.state.allowance.set(self.state.allowance.get().map(|left| left.saturating_sub(read)));
+        let heads = std::mem::take(&mut self.scanner.header_bytes);
+        self.state.allowance.set(self.state.allowance.get().map(|allowance| allowance.less(bytes.len(), heads)));
         self.state.heard.set(true);
         if std::mem::take(&mut self.scanner.message) {
             self.state.message.set(true);
@@ -305,8 +344,8 @@ impl AsyncRead for FrameTap {
         if self.state.flood.get() {
             return Poll::Pending; // the connection's owner sends it away
         }
-        if self.state.allowance.get() == Some(0) {
-            return Poll::Pending; // see `TapState::read_on`
+        if self.state.pause().is_some() {
+            return Poll::Pending; // until the owner lets it go on
         }
         let Some(mut inbox) = self.inbox.take() else { return self.read(cx, buf) };
         let read = match inbox.is_empty() {

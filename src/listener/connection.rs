@@ -5,7 +5,8 @@ use super::Door;
 use super::lifetime::{Activity, Farewell};
 use super::worker::Worker;
 use crate::http2::{
-    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, SEND_BUFFER, TapState, TimedOut,
+    CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, Pause, SEND_BUFFER, TapState,
+    TimedOut, weight,
 };
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
@@ -37,7 +38,8 @@ pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: So
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake, door.stream.stalled);
     let streams = Streams { activity: Rc::default(), most: door.streams, metrics: worker.metrics.clone() };
     let (resets, shared) = (Rc::default(), ClientConnection::new(state.outlet().clone()));
-    let visit = Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), shared };
+    let visit =
+        Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), shared, heads_begun: Cell::new(0) };
     let ended = match settings(&door).handshake(tap).await {
         Ok(connection) => serve_streams(&visit, connection).await,
         Err(error) => Err(error),
@@ -83,7 +85,7 @@ async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, B
     loop {
         tokio::select! {
             biased;
-            accepted = accept(&mut connection, &visit.tap, &visit.shared) => match accepted {
+            accepted = accept(&mut connection, visit) => match accepted {
                 Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, &mut connection),
                 Some(Ok((_, mut respond))) if stay.is_over() => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => visit.begin_call(request, respond),
@@ -156,12 +158,15 @@ struct Visit<'a> {
     resets: Rc<ResetWatch>,
     streams: Rc<Streams>,
     shared: Rc<ClientConnection>,
+    /// What the heads hold of the calls that have not had a turn.
+    heads_begun: Cell<usize>,
 }
 
 impl Visit<'_> {
     /// Every stream becomes a task of this worker.
     fn begin_call(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (head, body) = request.into_parts();
+        self.heads_begun.set(self.heads_begun.get() + weight(&head.headers));
         let client = ClientStream::new(body, respond, self.shared.clone(), self.door.stream);
         let (resets, arrived, stream) = (self.resets.clone(), Instant::now(), self.streams.begin());
         let ended = move |ending| {
@@ -209,26 +214,33 @@ impl Visit<'_> {
 
 /// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first, and it reads on
 /// once those have gone that wait only for each other.
-async fn accept(
-    connection: &mut Connection<FrameTap, Bytes>,
-    tap: &TapState,
-    calls: &ClientConnection,
-) -> Option<Result<Incoming, h2::Error>> {
+async fn accept(connection: &mut Connection<FrameTap, Bytes>, visit: &Visit<'_>) -> Option<Result<Incoming, h2::Error>> {
     let mut others_first = false;
     poll_fn(|cx| {
-        if std::mem::take(&mut others_first) && !calls.has_a_crowd() {
-            tap.read_on();
+        if std::mem::take(&mut others_first) && !visit.shared.has_a_crowd() {
+            visit.heads_begun.set(0);
+            visit.tap.read_on();
         }
-        let accepted = connection.poll_accept(cx);
-        tap.outlet().settle();
-        if accepted.is_pending() && tap.has_read_its_part() {
-            others_first = true;
-            cx.waker().wake_by_ref();
+        loop {
+            let accepted = connection.poll_accept(cx);
+            visit.tap.outlet().settle();
+            match visit.tap.pause().filter(|_| accepted.is_pending()) {
+                Some(Pause::Heads) if visit.heads_begun.get() < MOST_BEGUN => visit.tap.read_more_heads(),
+                Some(_) => {
+                    others_first = true;
+                    cx.waker().wake_by_ref();
+                    return accepted;
+                }
+                None => return accepted,
+            }
         }
-        accepted
     })
     .await
 }
+
+/// What the heads of the calls may hold that are begun before they have their turn, in bytes by a rough count: most of a hundred
+/// common ones.
+const MOST_BEGUN: usize = 256 * 1024;
 
 type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 

@@ -7,7 +7,7 @@ use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
 use crate::grpc::Code;
-use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable};
+use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable, weight};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -273,13 +273,6 @@ async fn open(passage: &Passage<'_>, mut head: Outgoing, last: bool) -> Result<U
     passage.record.upstream_started();
     let id = response.stream_id().as_u32();
     Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })
-}
-
-/// About what a head holds that h2 has queued, in bytes.
-fn weight(head: &HeaderMap) -> usize {
-    /// What a field costs beyond its bytes.
-    const FIELD: usize = 128;
-    head.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
 /// Both directions of one call at once.
