@@ -101,7 +101,7 @@ pub enum Ending {
 
 /// Carries one call from its request head to the end of its answer.
 ///
-/// `certificate` is the verified one of its connection; `ended` is told when all is done.
+/// `certificate` is the verified one of its connection; `arrived` is when its head had come; `ended` is told when all is done.
 ///
 /// Calls are many and their futures are most of what they hold. A future holds each one that it awaits, an `async fn` each
 /// argument twice, and once more where it is passed on: hence a block, a closure for what comes after, and a boxed request.
@@ -111,11 +111,12 @@ pub fn call(
     certificate: Option<Rc<PeerCertificate>>,
     request: Box<Request<()>>,
     mut client: ClientStream,
+    arrived: Instant,
     ended: impl FnOnce(Ending),
 ) -> impl Future<Output = ()> {
     let snapshot = proxy.snapshot();
     let telemetry = snapshot.generation.telemetry.clone();
-    let mut record = CallRecord::begin(telemetry, proxy.request_ids.next(), peer, std::time::Instant::now());
+    let mut record = CallRecord::begin(telemetry, proxy.request_ids.next(), peer, arrived.into_std());
     let address = peer.map(|peer| peer.ip());
     async move {
         let generation = &snapshot.generation;
@@ -213,13 +214,12 @@ async fn serve_call(
     record: &mut CallRecord,
     known: &OnceCell<Arc<Caller>>,
 ) -> Result<Finished, NotServed> {
-    let arrived = Instant::now();
     note_client(record, request.headers());
     let authority = check_headers(generation, &request)?;
     check_http(&request)?;
     let path = MethodPath::from_uri(request.uri()).ok_or(Refusal::MethodMalformed)?;
     record.method(&path);
-    let deadline = read_deadline(request.headers(), arrived)?;
+    let deadline = read_deadline(request.headers(), record.started().into())?;
     check_drain(&proxy.drain)?;
     let route = generation.policy.route(&path);
     record.route(&generation.routes, route.index());

@@ -37,7 +37,7 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// SHA-256 (FIPS 180-4) of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
-        Digest::of_parts(&[bytes])
+        Digest::from(digest::digest(&digest::SHA256, bytes))
     }
 
     /// SHA-256 of the parts one after the other; the caller sees to it that the boundary is unambiguous.
@@ -46,8 +46,12 @@ impl Digest {
         for part in parts {
             context.update(part);
         }
+        Digest::from(context.finish())
+    }
+
+    fn from(digest: digest::Digest) -> Digest {
         let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
+        out.copy_from_slice(digest.as_ref());
         Digest(out)
     }
 

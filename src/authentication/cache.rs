@@ -4,9 +4,9 @@
 //! the cache belongs to it. Refusals are not kept: they cost who is refused, and must end when their reason ends.
 
 use super::Caller;
+use super::credentials::Fingerprint;
 use super::provider::Validity;
 use crate::api_keys::Record;
-use crate::secret::Digest;
 use moka::sync::Cache;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -45,9 +45,9 @@ impl Verdict {
     }
 }
 
-/// Verdicts by the digest of everything that was presented.
+/// Verdicts by everything that was presented.
 #[derive(Debug)]
-pub(super) struct Verdicts(Cache<Digest, Arc<Verdict>>);
+pub(super) struct Verdicts(Cache<Fingerprint, Arc<Verdict>>);
 
 impl Verdicts {
     /// Where so much `memory` may be used; `None`: without a limit.
@@ -57,12 +57,12 @@ impl Verdicts {
     }
 
     /// The caller of these credentials, if a verdict is there and still holds.
-    pub(super) fn caller(&self, credentials: &Digest, now: SystemTime) -> Option<Arc<Caller>> {
+    pub(super) fn caller(&self, credentials: &Fingerprint, now: SystemTime) -> Option<Arc<Caller>> {
         let verdict = self.0.get(credentials)?;
         verdict.holds_at(now).then(|| verdict.caller.clone())
     }
 
-    pub(super) fn keep(&self, credentials: Digest, verdict: Verdict) {
+    pub(super) fn keep(&self, credentials: Fingerprint, verdict: Verdict) {
         self.0.insert(credentials, Arc::new(verdict));
     }
 }
@@ -72,6 +72,7 @@ mod tests {
     use super::super::testing::{identity_headers, now, policy};
     use super::*;
     use crate::identity::Identity;
+    use crate::secret::Digest;
 
     #[test]
     fn a_flood_of_verdicts_is_bounded_and_does_not_push_out_what_is_in_use() {
@@ -79,10 +80,11 @@ mod tests {
         let verdict = || Verdict { caller: caller.clone(), token: None, api_key: None };
         let (memory, capacity) = (32 << 20, 8 << 20);
         let verdicts = Verdicts::new(Some(memory));
-        let in_use = Digest::of(b"in use");
+        let of = |token: &[u8]| Fingerprint { token: Some(Digest::of(token)), api_key: None, certificate: None };
+        let in_use = of(b"in use");
         verdicts.keep(in_use, verdict());
         for stranger in 0..30_000_u32 {
-            verdicts.keep(Digest::of(&stranger.to_be_bytes()), verdict());
+            verdicts.keep(of(&stranger.to_be_bytes()), verdict());
             if stranger % 8 == 0 {
                 assert!(verdicts.caller(&in_use, now()).is_some(), "pushed out by stranger {stranger}");
             }

@@ -36,27 +36,24 @@ impl<'r> Credentials<'r> {
         if both.is_empty() { "the request has no credential".to_owned() } else { format!("the request has {}", both.join(" and ")) }
     }
 
-    /// What the verdict is cached under: every byte that was presented, and as what, together with the certificate that
+    /// What the verdict is cached under: everything that was presented, and as what, together with the certificate that
     /// counted, if one did. `None` when the request itself holds no credential.
-    pub(super) fn digest(&self, certificate: Option<&Digest>) -> Option<Digest> {
-        let own = self.own_digest()?;
-        Some(match certificate {
-            Some(certificate) => Digest::of_parts(&[b"certificate\0", certificate.as_bytes(), own.as_bytes()]),
-            None => own,
+    pub(super) fn fingerprint(&self, certificate: Option<&Digest>) -> Option<Fingerprint> {
+        let presents = self.token.is_some() || self.api_key.is_some();
+        presents.then(|| Fingerprint {
+            token: self.token.map(|token| Digest::of(token.as_bytes())),
+            api_key: self.api_key.map(Digest::of),
+            certificate: certificate.copied(),
         })
     }
+}
 
-    fn own_digest(&self) -> Option<Digest> {
-        match (self.token, self.api_key) {
-            (None, None) => None,
-            (Some(token), None) => Some(Digest::of_parts(&[b"token\0", token.as_bytes()])),
-            (None, Some(key)) => Some(Digest::of_parts(&[b"key\0", key])),
-            (Some(token), Some(key)) => {
-                let (token, key) = (Digest::of(token.as_bytes()), Digest::of(key));
-                Some(Digest::of_parts(&[b"both\0", token.as_bytes(), key.as_bytes()]))
-            }
-        }
-    }
+/// Stands for the credentials of a call: two calls have the same only when they present the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Fingerprint {
+    pub(super) token: Option<Digest>,
+    pub(super) api_key: Option<Digest>,
+    pub(super) certificate: Option<Digest>,
 }
 
 fn only<'r>(request: &'r HeaderMap, header: &HeaderName) -> Result<Option<&'r HeaderValue>, Failure> {
@@ -165,8 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn digests_tell_apart_what_was_presented_as_what() {
-        let with = |token, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| Credentials { token, api_key }.digest(certificate);
+    fn fingerprints_tell_apart_what_was_presented_as_what() {
+        let with =
+            |token, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| Credentials { token, api_key }.fingerprint(certificate);
         let of = |token, api_key| with(token, api_key, None);
         let (one, other) = (Digest::of(b"a"), Digest::of(b"b"));
         let all = [

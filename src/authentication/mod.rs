@@ -208,7 +208,7 @@ impl Authenticator {
         let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words);
         let presented = presented.map_err(|failure| failure.counted(attempts))?;
         let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
-        let Some(digest) = presented.digest(known.map(|(certificate, _)| &certificate.digest)) else {
+        let Some(fingerprint) = presented.fingerprint(known.map(|(certificate, _)| &certificate.digest)) else {
             return match (known, self.mode) {
                 (Some((_, entry)), _) => Ok(Authenticated { caller: Some(entry.alone.clone()), cache: CacheOutcome::Unused }),
                 (None, Mode::Required) => Err(witness.fail(Failure::missing(certificate))),
@@ -216,7 +216,7 @@ impl Authenticator {
             };
         };
         let known_to_be = |caller: &Arc<Caller>| !W::THOROUGH && self.revocations.of(&caller.standing).is_none();
-        if let Some(caller) = self.verdicts.caller(&digest, now).filter(known_to_be) {
+        if let Some(caller) = self.verdicts.caller(&fingerprint, now).filter(known_to_be) {
             return Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Hit });
         }
         // Before anything is verified: who guesses learns nothing more, and costs nothing more.
@@ -225,7 +225,7 @@ impl Authenticator {
         let verdict = Box::pin(self.verify(&presented, known.map(|(_, entry)| entry), now, witness)).await;
         let verdict = verdict.map_err(|failure| failure.counted(attempts))?;
         let caller = verdict.caller.clone();
-        self.verdicts.keep(digest, verdict);
+        self.verdicts.keep(fingerprint, verdict);
         Ok(Authenticated { caller: Some(caller), cache: CacheOutcome::Miss })
     }
 

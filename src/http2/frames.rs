@@ -6,7 +6,7 @@
 pub(super) struct FrameScanner {
     /// Bytes to pass over: the rest of the preface, or of a frame's payload.
     skip: usize,
-    header: [u8; 9],
+    header: [u8; HEADER],
     filled: usize,
     /// The frame whose payload is being passed over ends a header block.
     ends_block: bool,
@@ -31,10 +31,13 @@ pub(super) struct FrameScanner {
     pub(super) idle_frames: u32,
 }
 
+/// Length, type, flags and stream of a frame, in bytes.
+pub(super) const HEADER: usize = 9;
+
 /// So many frames that carry no call are accounted for by one that does: acknowledgements, resets.
 const ACCOUNTED: u32 = 4;
 
-const DATA: u8 = 0x0;
+pub(super) const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
@@ -48,7 +51,7 @@ impl FrameScanner {
     pub(super) fn new(preface: usize, most: usize) -> FrameScanner {
         FrameScanner {
             skip: preface,
-            header: [0; 9],
+            header: [0; HEADER],
             filled: 0,
             ends_block: false,
             ends_settings: false,
@@ -62,6 +65,11 @@ impl FrameScanner {
             oversized: Vec::new(),
             idle_frames: 0,
         }
+    }
+
+    /// Where in the next piece a frame begins, unless that piece begins within a frame's header.
+    pub(super) fn next_frame(&self) -> Option<usize> {
+        (self.filled == 0).then_some(self.skip)
     }
 
     /// Takes the next piece.

@@ -4,7 +4,9 @@
 mod authority;
 mod frames;
 mod headers;
+mod inbox;
 mod io;
+mod join;
 mod outlet;
 mod relay;
 mod standstill;

@@ -4,7 +4,9 @@
 
 use super::Standstill;
 use super::frames::FrameScanner;
+use super::inbox::Inbox;
 use super::io::Io;
+use super::join::join;
 use super::outlet::Outlet;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -145,6 +147,8 @@ const MOST_OVERSIZED: usize = 1024;
 #[derive(Debug)]
 pub struct FrameTap {
     io: Io,
+    /// Between the socket and h2, which reads little at a time. Only where connections are few.
+    inbox: Option<Inbox>,
     scanner: FrameScanner,
     state: Rc<TapState>,
     /// How long a header block may stay unfinished.
@@ -174,13 +178,17 @@ impl FrameTap {
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
     /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
     pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        FrameTap::new(io, FrameScanner::new(0, header_bytes), header_block, stalled)
+        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(0, header_bytes), header_block, stalled);
+        tap.inbox = Some(Inbox::default());
+        (tap, state)
     }
 
     fn new(io: Io, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState::default());
         let standstill = Standstill::new(stalled);
-        let tap = FrameTap { io, scanner, state: state.clone(), header_block, timer: None, standstill, moved: 0, flood_since: None };
+        let state_too = state.clone();
+        let tap =
+            FrameTap { io, inbox: None, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
         (tap, state)
     }
 
@@ -244,6 +252,27 @@ impl FrameTap {
         Poll::Ready(which.error())
     }
 
+    /// Reads from the socket, and looks at what has come.
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (before, next_frame) = (buf.filled().len(), self.scanner.next_frame());
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                let came = buf.filled_mut().get_mut(before..).unwrap_or_default();
+                self.inbound(came);
+                if let Some(next_frame) = next_frame {
+                    let left = join(came, next_frame);
+                    buf.set_filled(before + left);
+                }
+                if self.state.flood.get() {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_timer(cx).map(Err),
+        }
+    }
+
     /// What came of giving the socket something, which may take its time but not for ever.
     fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
         self.state.outlet.tried(&given);
@@ -274,18 +303,14 @@ impl AsyncRead for FrameTap {
         if self.state.allowance.get() == Some(0) {
             return Poll::Pending; // see `TapState::read_on`
         }
-        let before = buf.filled().len();
-        match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {
-                self.inbound(buf.filled().get(before..).unwrap_or_default());
-                if self.state.flood.get() {
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_timer(cx).map(Err),
-        }
+        let Some(mut inbox) = self.inbox.take() else { return self.read(cx, buf) };
+        let read = match inbox.is_empty() {
+            true => inbox.fill(|room| self.read(cx, room)),
+            false => Poll::Ready(Ok(())),
+        };
+        inbox.give(buf);
+        self.inbox = Some(inbox);
+        read
     }
 }
 

@@ -180,15 +180,15 @@ impl Visit<'_> {
     fn begin_call(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (head, body) = request.into_parts();
         let client = ClientStream::new(body, respond, self.shared.clone(), self.door.stream);
-        let (resets, began, stream) = (self.resets.clone(), Instant::now(), self.streams.begin());
+        let (resets, arrived, stream) = (self.resets.clone(), Instant::now(), self.streams.begin());
         let ended = move |ending| {
-            resets.ended(ending, began);
+            resets.ended(ending, arrived);
             drop(stream);
         };
         let (proxy, certificate) = (self.worker.proxy.clone(), self.certificate.clone());
         let request = Box::new(Request::from_parts(head, ()));
         // Boxed: a task's future is moved when it is spawned, and room for it once more when it ends.
-        tokio::task::spawn_local(Box::pin(proxy::call(proxy, Some(self.peer), certificate, request, client, ended)));
+        tokio::task::spawn_local(Box::pin(proxy::call(proxy, Some(self.peer), certificate, request, client, arrived, ended)));
     }
 
     fn count_farewell(&self, farewell: Farewell) {
@@ -287,13 +287,13 @@ impl ResetWatch {
     const STREAMS: u32 = 500;
     const PREMATURE: Duration = Duration::from_secs(1);
 
-    fn ended(&self, ending: Ending, began: Instant) {
+    fn ended(&self, ending: Ending, arrived: Instant) {
         if self.streams.get() >= Self::STREAMS {
             self.streams.set(0);
             self.premature.set(0);
         }
         self.streams.set(self.streams.get() + 1);
-        if ending == Ending::ClientGone && began.elapsed() < Self::PREMATURE {
+        if ending == Ending::ClientGone && arrived.elapsed() < Self::PREMATURE {
             self.premature.set(self.premature.get() + 1);
         }
     }

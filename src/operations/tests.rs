@@ -291,7 +291,7 @@ async fn who_says_nothing_is_hung_up_on() {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(sent.as_bytes()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        serve_connection(stream, operations.clone(), Duration::from_millis(100)).await;
+        serve_connection(stream, operations.clone(), Duration::from_millis(400)).await;
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer.starts_with("HTTP/1.1 200"), answered, "{sent:?}: {answer}");

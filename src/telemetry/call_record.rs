@@ -72,7 +72,7 @@ impl Verdict {
 }
 
 impl CallRecord {
-    /// A call whose request head has just been handed in. `peer` is `None` for a Unix socket.
+    /// A call whose request head had come at `started`. `peer` is `None` for a Unix socket.
     pub fn begin(telemetry: Arc<Telemetry>, request_id: RequestId, peer: Option<SocketAddr>, started: Instant) -> CallRecord {
         telemetry.metrics.streams.inc();
         let told = (telemetry.access_log.is_some() || telemetry.spans.is_some()).then(Box::default);
@@ -101,6 +101,11 @@ impl CallRecord {
     /// The id in the log line and in the details of a refusal.
     pub fn request_id(&self) -> RequestId {
         self.request_id
+    }
+
+    /// When the request head had come.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// The well-formed path; any other is never logged.

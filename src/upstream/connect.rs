@@ -21,6 +21,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+/// Between attempts at a connection that the upstream ends before its first SETTINGS. Together shorter than what a call that
+/// waits would notice, and longer than a service takes to close its listeners. In milliseconds.
+const PAUSES: [u64; 5] = [0, 1, 4, 10, 25];
+
 /// Why no connection could be had; words for the operator's log.
 #[derive(Debug, Clone)]
 pub struct Unreachable(pub Arc<str>);
@@ -88,13 +92,16 @@ impl Connector {
         }
     }
 
-    /// A listener that is being closed resets what waits in its queue, while its successor on the same port takes connections
-    /// already (SO_REUSEPORT, a service that is replaced): what ends before it was of use is tried once more, at once.
+    /// A service that is being replaced closes its listeners one after the other, and each resets what waits in its queue, while
+    /// the successor on the same port (SO_REUSEPORT) takes connections already: what ends before it was of use is tried again.
     async fn attempts(&self, window: u32) -> Result<Connected, Failed> {
-        match self.attempt(window).await {
-            Err(Failed::BeforeUse(_)) => self.attempt(window).await,
-            outcome => outcome,
+        for pause in PAUSES {
+            match self.attempt(window).await {
+                Err(Failed::BeforeUse(_)) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                outcome => return outcome,
+            }
         }
+        self.attempt(window).await
     }
 
     async fn attempt(&self, window: u32) -> Result<Connected, Failed> {
@@ -184,14 +191,19 @@ async fn connect_any(host: &str, port: u16, timeout: Duration) -> io::Result<Tcp
 mod tests {
     use super::*;
     use crate::config::{Position, UpstreamHealth};
+    use std::io::Write;
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::runtime::Builder;
 
-    fn failure(address: UpstreamAddress, milliseconds: u64) -> String {
-        let connect_timeout = Duration::from_millis(milliseconds);
+    fn connector(address: UpstreamAddress, connect_timeout: Duration) -> Connector {
         let (health, at) = (UpstreamHealth::Connection, Position::default());
         let upstream = Upstream { address, tls: None, connect_timeout, health, insecure_exposed: false, at };
-        let connector = Connector::new(&upstream, None, &Limits::default());
+        Connector::new(&upstream, None, &Limits::default())
+    }
+
+    fn failure(address: UpstreamAddress, milliseconds: u64) -> String {
+        let connector = connector(address, Duration::from_millis(milliseconds));
         let connected = Builder::new_current_thread().enable_all().build().unwrap().block_on(connector.connect(1 << 20));
         connected.err().unwrap().0.to_string()
     }
@@ -225,6 +237,37 @@ mod tests {
             assert!(socket.keepalive().unwrap());
             assert_eq!(times, (Duration::from_secs(10), Duration::from_secs(3), Some(Duration::from_secs(15))));
         });
+    }
+
+    /// What becomes of a connection to an upstream that ends so many before it says its SETTINGS, and how many it saw.
+    fn after_ended(ended: usize) -> (Result<(), String>, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connector = connector(tcp("127.0.0.1", listener.local_addr().unwrap().port()), Duration::from_secs(5));
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counted = seen.clone();
+        std::thread::spawn(move || {
+            let mut served = Vec::new();
+            for connection in listener.incoming().map(Result::unwrap) {
+                if counted.fetch_add(1, Ordering::Relaxed) >= ended {
+                    (&connection).write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+                    served.push(connection);
+                }
+            }
+        });
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let outcome = runtime.block_on(connector.connect(1 << 20));
+        (outcome.map(drop).map_err(|why| why.0.to_string()), seen.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_the_upstream_ends_before_its_settings_is_tried_again_and_not_for_ever() {
+        for ended in [0, 1, 5] {
+            assert_eq!(after_ended(ended), (Ok(()), ended + 1));
+        }
+        let (outcome, seen) = after_ended(usize::MAX);
+        let why = outcome.unwrap_err();
+        assert!(why.contains("it ended the connection before its first SETTINGS"), "{why}");
+        assert_eq!(seen, 6);
     }
 
     #[test]

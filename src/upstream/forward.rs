@@ -135,7 +135,7 @@ async fn attempt(
     client.upload.opening();
     let mut exchange = Exchange { passage, client, upstream };
     let ended = poll_fn(|cx| exchange.poll(cx, timer)).await;
-    if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed, .. }) = ended {
+    if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed | Ended::Deadline, .. }) = ended {
         exchange.upstream.give_up();
     }
     ended
@@ -214,7 +214,7 @@ impl UpstreamStream {
 impl UpstreamStream {
     /// Resets the stream, though not before the upstream can have looked at it: HTTP/2 servers take requests that are reset
     /// while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's calls
-    /// for what one client did.
+    /// for what one client did: it resets its calls, or gives them a deadline of a millisecond.
     fn give_up(self) {
         /// Well below the 100 ms within which an upstream learns of a cancellation.
         const UNSEEN: Duration = Duration::from_millis(25);

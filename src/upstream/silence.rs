@@ -85,66 +85,85 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const PING: u8 = 6;
     const QUICK: Patience =
-        Patience { look: Duration::from_millis(10), quiet: Duration::from_millis(40), answer: Duration::from_millis(500) };
+        Patience { look: Duration::from_millis(10), quiet: Duration::from_millis(40), answer: Duration::from_millis(1000) };
+    /// With a peer that does answer, though a busy machine may take its time.
+    const CONFIDENT: Patience = Patience { answer: Duration::from_secs(20), ..QUICK };
+    /// In which each of them would ask several times.
+    const WHILE: Duration = Duration::from_millis(400);
 
     /// What an upstream does when a PING has come, given how many there have been.
     type Behaviour = fn(&mut TcpStream, &[u8], u32);
 
-    /// Reads frames until the peer is gone; gives the number of PINGs.
-    fn upstream(mut stream: TcpStream, behaviour: Behaviour) -> u32 {
+    /// Reads frames until the peer is gone, and counts the PINGs.
+    fn upstream(mut stream: TcpStream, behaviour: Behaviour, pings: &AtomicU32) {
         stream.write_all(&SETTINGS).unwrap();
-        let (mut preface, mut head, mut pings) = ([0; 24], [0; 9], 0);
+        let (mut preface, mut head) = ([0; 24], [0; 9]);
         stream.read_exact(&mut preface).unwrap();
         while let Ok(()) = stream.read_exact(&mut head) {
             let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
             stream.read_exact(&mut payload).unwrap();
             if head[3] == PING && head[4] == 0 {
-                pings += 1;
-                behaviour(&mut stream, &payload, pings);
+                behaviour(&mut stream, &payload, pings.fetch_add(1, Ordering::Relaxed) + 1);
             }
         }
-        pings
     }
 
     fn acknowledge(stream: &mut TcpStream, payload: &[u8], _: u32) {
         stream.write_all(&[&[0, 0, 8, PING, 1, 0, 0, 0, 0], payload].concat()).unwrap();
     }
 
-    /// Watches a connection with `active` calls for at most `time`; whether it fell silent, whether it was spent, and the
-    /// PINGs that came.
-    fn watched(behaviour: Behaviour, active: usize, time: Duration) -> (bool, bool, u32) {
+    /// Watches a connection with `active` calls until it falls silent, or for some time after so many PINGs; whether it fell
+    /// silent, whether it was spent, and the PINGs that came.
+    fn watched(behaviour: Behaviour, active: usize, patience: Patience, (pings, after): (u32, Duration)) -> (bool, bool, u32) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = std::thread::spawn(move || upstream(listener.accept().unwrap().0, behaviour));
+        let come = Arc::new(AtomicU32::new(0));
+        let counted = come.clone();
+        let server = std::thread::spawn(move || upstream(listener.accept().unwrap().0, behaviour, &counted));
+        let enough = async {
+            while come.load(Ordering::Relaxed) < pings {
+                sleep(Duration::from_millis(5)).await;
+            }
+            sleep(after).await;
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let spent = Cell::new(false);
         let silent = tokio::task::LocalSet::new().block_on(&runtime, async {
             let io = Io::Tcp(tokio::net::TcpStream::connect(address).await.unwrap());
             let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024, Duration::from_secs(60));
             let (mut sender, mut connection) = h2::client::handshake(io).await.unwrap();
-            let pings = connection.ping_pong().unwrap();
+            let ping_pong = connection.ping_pong().unwrap();
             let driving = tokio::task::spawn_local(connection);
             let _call = sender.send_request(http::Request::new(()), false).unwrap();
             let watched = Watched { tap: &tap, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
-            let silent = timeout(time, fell_silent(watched, pings, QUICK)).await.is_ok();
+            let silent = async {
+                tokio::select! {
+                    () = fell_silent(watched, ping_pong, patience) => true,
+                    () = enough => false,
+                }
+            };
+            let silent = timeout(Duration::from_secs(30), silent).await.expect("PINGs");
             driving.abort();
             silent
         });
-        (silent, spent.get(), server.join().unwrap())
+        server.join().unwrap();
+        (silent, spent.get(), come.load(Ordering::Relaxed))
     }
 
     #[test]
     fn a_peer_that_does_not_answer_is_given_up() {
-        assert_eq!(watched(|_, _, _| {}, 1, Duration::from_secs(10)), (true, false, 1));
+        assert_eq!(watched(|_, _, _| {}, 1, QUICK, (2, WHILE)), (true, false, 1));
     }
 
     #[test]
     fn a_quiet_peer_is_asked_twice_and_no_more() {
-        assert_eq!(watched(acknowledge, 1, Duration::from_millis(900)), (false, true, 2));
+        assert_eq!(watched(acknowledge, 1, CONFIDENT, (2, WHILE)), (false, true, 2));
     }
 
     #[test]
@@ -157,27 +176,27 @@ mod tests {
                 _ => {}
             }
         };
-        assert_eq!(watched(behaviour, 1, Duration::from_millis(1500)), (false, true, 6));
+        assert_eq!(watched(behaviour, 1, CONFIDENT, (6, WHILE)), (false, true, 6));
     }
 
     #[test]
     fn nobody_is_asked_while_no_call_waits() {
-        assert_eq!(watched(|_, _, _| {}, 0, Duration::from_millis(400)), (false, false, 0));
+        assert_eq!(watched(|_, _, _| {}, 0, QUICK, (0, WHILE)), (false, false, 0));
     }
 
     #[test]
     fn whatever_comes_is_a_sign_of_life() {
         let behaviour: Behaviour = |stream, payload, count| {
             // Longer than a PING may take, with something to be heard of it all the time.
-            for _ in 0..12 {
+            for _ in 0..100 {
                 match stream.write_all(&SETTINGS) {
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return,
-                    _ => std::thread::sleep(Duration::from_millis(100)),
+                    _ => std::thread::sleep(Duration::from_millis(20)),
                 }
             }
             acknowledge(stream, payload, count);
         };
-        let (silent, _, pings) = watched(behaviour, 1, Duration::from_millis(1000));
+        let (silent, _, pings) = watched(behaviour, 1, QUICK, (1, QUICK.answer + WHILE));
         assert_eq!((silent, pings), (false, 1));
     }
 }

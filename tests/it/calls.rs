@@ -143,17 +143,20 @@ fn a_cancelled_call_is_cancelled_at_the_upstream() {
 fn a_deadline_is_passed_on() {
     let (_upstream, doorward) = running();
     let token = token(json!({}));
-    let answers = doorward.calls(&[
+    let mut client = doorward.client();
+    assert_eq!(client.calls(&[call("/demo.v1.Echo/Unary").bearer(&token)])[0].code(), 0, "connected from here on");
+    let answers = client.calls(&[
         call("/demo.v1.Echo/Unary").bearer(&token).with("timeout", 7),
         call("/demo.v1.Echo/Unary").bearer(&token).with("timeout", 0.4).behaviour(json!({"sleep": 5})),
     ]);
     let remaining = answers[0].report()["remaining"].as_f64().unwrap();
-    assert!((5.0..=7.0).contains(&remaining), "{remaining}");
+    // grpcio rounds up what it tells the server, to some hundredths.
+    assert!((5.0..=7.1).contains(&remaining), "{remaining}");
     assert_eq!(answers[1].code(), 4);
 }
 
-/// A service that never answers and tells how and when its stream was reset.
-fn silent() -> (RawUpstream, mpsc::Receiver<(Reason, Instant)>) {
+/// A service that never answers and tells how its stream was reset.
+fn silent() -> (RawUpstream, mpsc::Receiver<Reason>) {
     let (resets, told) = mpsc::channel();
     let upstream = RawUpstream::start(move |mut call| {
         let resets = resets.clone();
@@ -161,7 +164,7 @@ fn silent() -> (RawUpstream, mpsc::Receiver<(Reason, Instant)>) {
             let _ = call.respond.send_response(response(), false).map(|mut stream| {
                 tokio::spawn(async move {
                     if let Ok(reason) = std::future::poll_fn(|context| stream.poll_reset(context)).await {
-                        let _ = resets.send((reason, Instant::now()));
+                        let _ = resets.send(reason);
                     }
                 })
             });
@@ -176,15 +179,14 @@ async fn the_deadline_is_enforced_while_the_upstream_works_which_sees_cancel() {
     let (upstream, told) = silent();
     let doorward = Site::new().start(&standard(&upstream.url()));
     let mut wire = Wire::connect(&doorward).await;
-    let started = Instant::now();
+    let (started, own) = (Instant::now(), Stopwatch::start());
     let answer = wire.call(request("/demo.v1.Echo/Bidi", &[("authorization", &bearer(json!({}))), ("grpc-timeout", "300m")])).await;
-    let took = started.elapsed();
+    let (took, own_took) = (started.elapsed(), own.elapsed());
     // The service had begun its answer, so the status comes in trailers.
     assert_eq!(answer.refusal(), (4, "DEADLINE".to_owned()), "{answer:?}");
-    assert!((Duration::from_millis(290)..Duration::from_millis(1500)).contains(&took), "{took:?}");
-    let (reason, at) = told.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(reason, Reason::CANCEL);
-    assert!(at - started < Duration::from_millis(1500));
+    assert!(took >= Duration::from_millis(290) && own_took < Duration::from_millis(1500), "{took:?}");
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Reason::CANCEL));
+    assert!(own.elapsed() < Duration::from_millis(1500), "{:?}", own.elapsed());
 }
 
 #[tokio::test]
@@ -195,11 +197,11 @@ async fn a_reset_by_the_client_reaches_the_upstream_as_cancel() {
     let (_answer, mut stream) = wire.open(request("/demo.v1.Echo/Bidi", &[("authorization", &bearer(json!({})))])).await.unwrap();
     stream.send_data(message(b"x"), false).unwrap();
     upstream.reached(1).await;
-    let cancelled = Instant::now();
+    let cancelled = Stopwatch::start();
     stream.send_reset(Reason::CANCEL);
-    let (reason, at) = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE).unwrap()).await.unwrap();
-    assert_eq!(reason, Reason::CANCEL);
-    assert!(at - cancelled < Duration::from_millis(1000), "{:?}", at - cancelled);
+    let (reason, took) = tokio::task::spawn_blocking(move || (told.recv_timeout(PATIENCE), cancelled.elapsed())).await.unwrap();
+    assert_eq!(reason, Ok(Reason::CANCEL));
+    assert!(took < Duration::from_millis(1000), "{took:?}");
 }
 
 #[tokio::test]

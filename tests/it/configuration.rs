@@ -202,9 +202,9 @@ fn files_it_names_are_checked_too() {
 #[test]
 fn a_bad_file_binds_nothing() {
     let site = Site::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     // The address is taken by us: had it been bound before the check, the error would be another one.
-    let _taken = TcpListener::bind(free).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = taken.local_addr().unwrap();
     let rest = format!(
         "listen: {{ address: \"{free}\", tls: {{ certificate: tls.crt, private_key: tls.key }} }}\nauthentication: {{ mode: nonsense }}\n"
     );

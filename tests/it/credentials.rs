@@ -446,7 +446,7 @@ fn a_cached_verdict_does_not_outlive_the_tokens_expiry() {
     // A client that is connected already: on a busy machine its start alone may take longer than the token lasts.
     let mut client = doorward.client();
     assert_eq!(client.calls(&[with_token(json!({}))])[0].code(), 0);
-    let short = with_token(json!({"exp": now() + 2}));
+    let short = with_token(json!({"exp": now() + 4}));
     assert_eq!(client.calls(std::slice::from_ref(&short))[0].code(), 0);
     let refused = eventually("expiry", || Some(client.calls(std::slice::from_ref(&short)).remove(0)).filter(|answer| answer.code() != 0));
     assert_eq!(refused.refusal(), (16, "TOKEN_EXPIRED"));

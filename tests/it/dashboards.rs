@@ -276,7 +276,7 @@ fn overhead_is_apart_from_the_upstreams_time() {
     let line = &doorward.access_lines(1)[0];
     let (overhead, handling) =
         (doorward.metric("doorward_overhead_seconds_sum", &[]), doorward.metric("grpc_server_handling_seconds_sum", &[]));
-    assert!(overhead > 0.0 && overhead < 0.9 && handling >= 1.0, "{overhead} of {handling}");
+    assert!(overhead > 0.0 && overhead <= handling - 1.0 + 1e-6, "{overhead} of {handling}");
     assert!((overhead * 1e6 - line["overhead_us"].as_f64().unwrap()).abs() <= 1.0, "log and metric agree: {overhead} {line}");
     // Without an upstream the whole call is ours.
     doorward.call(call("/demo.v1.Echo/Unary"));

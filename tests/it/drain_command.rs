@@ -48,16 +48,16 @@ fn the_command_makes_it_not_ready_at_once_and_end_with_0() {
     let site = Site::new();
     // As the port is named by an operator who listens everywhere, on one family or both.
     for operations in ["127.0.0.1", "0.0.0.0", "[::]"] {
-        let mut doorward = site.start(&configuration(&upstream.url(), &open("drain_delay: 1s, drain: 5s")));
+        let mut doorward = site.start(&configuration(&upstream.url(), &open("drain_delay: 4s, drain: 5s")));
         let begun = Instant::now();
         let output = drain(&site, &format!("{operations}:{}", doorward.operations.port()), "");
         assert_eq!(output.status.code(), Some(0), "{operations}: {}", said(&output));
         assert_eq!(doorward.get("/readyz").0, 503);
         assert_eq!(doorward.get("/livez").0, 200);
         assert!(TcpStream::connect(doorward.traffic).is_ok(), "served during drain_delay");
-        assert!(begun.elapsed() < Duration::from_secs(1), "the machine is too slow for this test");
+        assert!(begun.elapsed() < Duration::from_secs(4), "the machine is too slow for this test");
         assert_eq!(doorward.wait_exit(PATIENCE).code(), Some(0));
-        assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_millis(3900), "{:?}", begun.elapsed());
     }
 }
 
@@ -133,7 +133,7 @@ fn sigterm_does_not_shorten_the_delay_and_sigint_does() {
 fn a_log_that_is_quiet_changes_nothing() {
     let site = Site::new();
     for signal in ["TERM", "INT"] {
-        let operations = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let operations = free_address();
         let rest = format!("{}operations: {{ address: \"{operations}\" }}\nlog: {{ level: error }}\n", open("drain_delay: 0s, drain: 1h"));
         let path = site.write("quiet.yaml", configuration("http://127.0.0.1:1", &rest));
         let mut process = Process::spawn(Command::new(env!("CARGO_BIN_EXE_doorward")).arg("run").arg("--config").arg(path));
@@ -165,7 +165,7 @@ fn a_drain_asked_for_twice_is_one() {
 #[test]
 fn it_says_why_nothing_was_begun() {
     let site = Site::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let stranger = answering("SSH-2.0-stranger\r\n");
     let other_server = answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
     for (operations, word) in [

@@ -66,7 +66,7 @@ fn grpc_go_loses_no_call() {
     let server = GoServer::start();
     let upstream = format!("upstream: {{ address: \"{}\", insecure_exposed: true }}\n", server.url);
     let (mut first, second, balancer) = pair(&configuration("", &format!("{OPEN}{upstream}")));
-    let soak = "-soak_iterations 1000 -soak_num_threads 8 -soak_min_time_ms_between_rpcs 10 -soak_overall_timeout_seconds 50 \
+    let soak = "-soak_iterations 1000 -soak_num_threads 8 -soak_min_time_ms_between_rpcs 10 -soak_overall_timeout_seconds 140 \
                 -soak_request_size 5000 -soak_response_size 40000 -soak_per_iteration_max_acceptable_latency_ms 30000";
     let client = GoClient::start(&first, balancer.port, "rpc_soak", &soak.split_whitespace().collect::<Vec<_>>());
     first.access_lines(100);
@@ -104,7 +104,9 @@ fn loses_no_call(make: impl Fn(&Doorward, &str, &[Call]) -> Vec<Answer> + Send) 
 
 #[test]
 fn grpcio_loses_no_call() {
-    loses_no_call(|doorward, target, calls| doorward.calls_as(&json!({"target": target}), calls));
+    // It sends again, as it does by default, what the second GOAWAY says was not taken: a stream that it begins while it reads
+    // the first one leaves after its answer to our PING.
+    loses_no_call(|doorward, target, calls| doorward.calls_as(&json!({"target": target, "retries": true}), calls));
 }
 
 #[test]

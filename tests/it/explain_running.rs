@@ -133,7 +133,7 @@ fn the_words_of_whoever_answers_are_told() {
 #[test]
 fn without_a_proxy_it_says_so() {
     let site = Site::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     for (operations, code, words) in [
         (free.to_string(), 1, "the running proxy cannot be asked"),
         ("10.0.0.7:9902".to_owned(), 1, "/explain is taken from loopback only"),

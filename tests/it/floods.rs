@@ -4,7 +4,7 @@ use crate::harness::frames::{ACK, END_HEADERS, END_STREAM, block, grpc_fields};
 use crate::harness::*;
 use h2::Reason;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -261,7 +261,7 @@ async fn a_crowd_of_idle_connections_is_cheap_and_in_nobodys_way() {
     println!("{each} KiB for each idle connection");
     // The figure to hold for TLS is 64 KiB.
     assert!(each <= 64, "{each} KiB for each idle connection");
-    let started = Instant::now();
+    let started = Stopwatch::start();
     works(&mut other, "among them").await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
@@ -296,7 +296,7 @@ async fn clients_do_not_get_the_files_that_probes_need() {
     let upstream = RawUpstream::echo();
     let site = Site::new();
     let doorward = site.start_with_files(&configuration(&upstream.url(), OPEN), 100);
-    assert!(doorward.stderr().contains("leaves room for 50 client connections"), "{}", doorward.stderr());
+    eventually("a word on that", || doorward.stderr().contains("leaves room for 50 client connections").then_some(()));
     let mut crowd = Vec::new();
     for _ in 0..120 {
         crowd.push(TcpStream::connect(doorward.traffic).await.unwrap());

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 const METHOD: &str = "/demo.v1.Echo/Unary";
 /// In the bearer file, and in all that the hostile servers say.
 const SECRET: &str = "hunter2-hunter2";
-/// What a fetch may take here.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// What a fetch may take here: enough for a megabyte from each of fifty servers, on a machine that has other things to do.
+const TIMEOUT: Duration = Duration::from_secs(2);
 const MIB: usize = 1 << 20;
 
 /// A provider of this name, whose issuer is `https://NAME.test/`.
@@ -233,6 +233,9 @@ fn started(site: &Site, all: Vec<Hostile>) -> Vec<(&'static str, &'static str, &
     all.into_iter().map(start).collect()
 }
 
+/// Answers to judge by.
+const ENOUGH: usize = 60;
+
 /// Of answers that take no fetch, beside those of a proxy that fetches nothing, asked in turns: on a busy machine both are
 /// late. Most of them: some are late for reasons of the machine's own.
 #[track_caller]
@@ -242,10 +245,16 @@ fn assert_nothing_waits(mut seconds: Vec<f64>, mut untroubled: Vec<f64>) {
         (seconds[seconds.len() / 2], seconds[seconds.len() * 9 / 10])
     });
     assert!(
-        half < usual_half + 0.25 && most < usual_most + TIMEOUT.as_secs_f64() / 2.0,
+        half < usual_half + 0.25 && most < usual_most + 0.5,
         "half of {} answers within {half}, nine of ten within {most}; without hostile key servers {usual_half} and {usual_most}",
         seconds.len()
     );
+}
+
+/// Before the metrics are asked for again: the thread that writes them is the one that fetches.
+fn pause<T>() -> Option<T> {
+    std::thread::sleep(Duration::from_millis(200));
+    None
 }
 
 /// A proxy without key servers, to tell how busy the machine is.
@@ -297,13 +306,13 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
     for round in ["at first", "after the first failures"] {
         for ((name, ..), answer) in servers.iter().zip(client.calls(&hostile_calls)) {
             assert_eq!(answer.refusal(), (14, "KEYS_UNAVAILABLE"), "{name} {round}");
-            assert!(answer.seconds() < TIMEOUT.as_secs_f64() + 6.0, "{name} {round}: {}", answer.seconds());
+            assert!(answer.seconds() < TIMEOUT.as_secs_f64() + 5.0, "{name} {round}: {}", answer.seconds());
         }
     }
-    // Everybody else, for as long as three fetches of each take.
+    // Everybody else, for as long as three fetches of each take, and often enough to tell most from some.
     let (mut seconds, mut untroubled) = (Vec::new(), Untroubled::start(&upstream));
     let until = Instant::now() + 3 * TIMEOUT;
-    while Instant::now() < until {
+    while Instant::now() < until || seconds.len() < ENOUGH {
         for answer in client.calls(&[call_of("good"), by_api_key()]) {
             assert_eq!(answer.code(), 0, "{answer:?}");
             seconds.push(answer.seconds());
@@ -326,13 +335,14 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
     };
     for (name, outcome, says, _) in &servers {
         // A busy machine may need a second try to get as far as the server's own fault.
-        let told = eventually("its outcome", || Some(outcomes(name)).filter(|outcomes| outcomes.iter().any(|told| told == outcome)));
+        let as_expected = |outcomes: &Vec<String>| outcomes.iter().any(|told| told == outcome);
+        let told = eventually("its outcome", || Some(outcomes(name)).filter(as_expected).or_else(pause));
         assert!(told.iter().all(|told| told == outcome || told == "timeout"), "{name}: {told:?}");
         assert!(parts.contains(&format!("[-] key set {name}: ")), "{name} in {parts}");
-        let log = doorward.stderr();
         let of_it = [format!("provider=\"{name}\""), format!("outcome=\"{outcome}\""), (*says).to_owned(), "KEYS_UNAVAILABLE".to_owned()];
-        let line = log.lines().find(|line| of_it.iter().all(|part| line.contains(part)));
-        assert!(line.is_some_and(|line| line.len() < 600), "{name}: {line:?}");
+        let is_told = |line: &&str| of_it.iter().all(|part| line.contains(part));
+        let line = eventually("its line", || doorward.stderr().lines().find(is_told).map(str::to_owned));
+        assert!(line.len() < 600, "{name}: {line:?}");
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
     let everything = [doorward.stderr(), doorward.stdout().text(), doorward.get("/metrics").1, parts].concat();
@@ -344,7 +354,7 @@ fn hostile_key_servers_hold_up_nobody_else_and_are_forgiven() {
             server.publish(&[&RSA.jwk]);
         }
     }
-    let recovered = |name: &str| eventually("a recovery", || outcomes(name).contains(&"success".to_owned()).then_some(()));
+    let recovered = |name: &str| eventually("a recovery", || outcomes(name).contains(&"success".to_owned()).then_some(()).or_else(pause));
     servers.iter().filter(|(name, ..)| *name != "tls-of-a-stranger").for_each(|(name, ..)| recovered(name));
     assert!(forgiven.elapsed() < PATIENCE, "{:?}", forgiven.elapsed());
     for ((name, ..), answer) in servers.iter().zip(client.calls(&hostile_calls)) {
@@ -418,7 +428,7 @@ fn a_key_server_that_is_sometimes_good_is_as_good_as_any() {
     let mut client = doorward.client();
     let unknown = call(METHOD).bearer(&OTHER_RSA.token(&claims(json!({"iss": "https://sometimes.test/"}))));
     let (mut seconds, mut untroubled) = (Vec::new(), Untroubled::start(&upstream));
-    while server.fetches() < 7 {
+    while server.fetches() < 7 || seconds.len() < ENOUGH {
         let answers = client.calls(&[call_of("sometimes"), unknown.clone().with("together", true), call_of("sometimes")]);
         assert_eq!((answers[0].code(), answers[2].code()), (0, 0), "{answers:?}");
         seconds.extend([answers[0].seconds(), answers[2].seconds()]);
@@ -433,9 +443,11 @@ fn a_key_server_that_is_sometimes_good_is_as_good_as_any() {
 #[test]
 fn an_outage_outlasts_the_keys_only_up_to_max_stale() {
     let (upstream, site, server) = (PythonUpstream::start(), site(), KeyServer::with_keys(&[&RSA.jwk]));
-    let rest = providers([("stale", &server)]).replace("timeout: 1s", "max_stale: 4s, timeout: 1h");
+    let rest = providers([("stale", &server)]).replace("timeout: 2s", "max_stale: 4s, timeout: 1h");
     let doorward = site.start(&configuration(&upstream.url(), &rest));
+    // Connected already: on a busy machine its start alone may take longer than the keys last.
     let mut client = doorward.client();
+    assert_eq!(client.calls(&[call_of("stale")])[0].code(), 0);
     server.act(Exchange::hang);
     let had = server.fetches();
     eventually("a refresh that hangs", || (server.fetches() > had).then_some(()));
@@ -486,7 +498,7 @@ fn keys_that_change_every_second_under_load_lose_no_call() {
         at_once.fetch_sub(1, Ordering::SeqCst);
         exchange.answer("200 OK", body);
     });
-    let rest = providers([("rotating", &server)]).replace("timeout: 1s", "timeout: 5s");
+    let rest = providers([("rotating", &server)]).replace("timeout: 2s", "timeout: 5s");
     let doorward = site.start(&configuration(&upstream.url(), &rest));
     let over = AtomicBool::new(false);
     let seen: [AtomicUsize; 3] = Default::default();
@@ -536,7 +548,8 @@ fn keys_that_change_every_second_under_load_lose_no_call() {
     let closest = asked.windows(2).map(|pair| pair[1].at - pair[0].at).min().unwrap();
     assert!(closest >= Duration::from_secs(1) && asked.len() >= 8, "{} fetches, {closest:?} apart", asked.len());
     assert_eq!(most_at_once.load(Ordering::SeqCst), 1);
-    assert_eq!(doorward.metric("doorward_key_set_fetches_total", &["provider=\"rotating\"", "outcome=\"success\""]), asked.len() as f64);
+    let fetched = || doorward.metric("doorward_key_set_fetches_total", &["provider=\"rotating\"", "outcome=\"success\""]);
+    eventually("every fetch in the metric", || (fetched() == server.asked().len() as f64).then_some(()));
     // The first key is long gone, and with it what was cached of its tokens.
     assert!(doorward.calls(&rotation.calls(0, 0)).iter().all(|answer| answer.refusal() == (16, "TOKEN_KEY_UNKNOWN")));
 }

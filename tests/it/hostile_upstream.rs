@@ -24,7 +24,7 @@ enum Ends {
 
 /// Plays a breach while another client's call is open on the same connection: the answer to the call it is played on. The call
 /// after it must be served, and the other one be ended well, or lost with the connection.
-async fn played(what: &str, breach: Breach, ends: Ends) -> WireAnswer {
+async fn played(what: &str, breach: Breach, ends: Ends, timeout: &str) -> WireAnswer {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let upstream = FrameUpstream::start(move |mut connection, number| {
@@ -39,6 +39,7 @@ async fn played(what: &str, breach: Breach, ends: Ends) -> WireAnswer {
             calls.store(1, Ordering::Relaxed);
             let Some(stream) = connection.accept().await else { return };
             breach(&mut connection, stream).await;
+            calls.store(2, Ordering::Relaxed);
             // The third call is the sign to end the first.
             while let Some(stream) = connection.accept().await {
                 connection.send(kind::HEADERS, END_HEADERS | END_STREAM, held, &block(&[("grpc-status", "0")])).await;
@@ -50,13 +51,18 @@ async fn played(what: &str, breach: Breach, ends: Ends) -> WireAnswer {
     let mut other = Wire::connect(&doorward).await;
     let (held, _request) = other.open(request("/demo.v1.Echo/Bidi", &[])).await.unwrap();
     let held = tokio::spawn(held);
-    let started = Instant::now();
-    while calls.load(Ordering::Relaxed) == 0 {
-        assert!(started.elapsed() < PATIENCE, "the first call");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let played = async |count: usize| {
+        let started = Instant::now();
+        while calls.load(Ordering::Relaxed) < count {
+            assert!(started.elapsed() < PATIENCE, "{what}: call {count}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    played(1).await;
     let mut wire = Wire::connect(&doorward).await;
-    let answer = wire.call(request("/demo.v1.Echo/Unary", &[("grpc-timeout", "3S")])).await;
+    let answer = wire.call(request("/demo.v1.Echo/Unary", &[("grpc-timeout", timeout)])).await;
+    // The service may learn only then that the call has ended, and look for nothing else until it does.
+    played(2).await;
     assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()), "{what}: the next call");
     let expected = match ends {
         Ends::Stream => (0, String::new()),
@@ -68,7 +74,7 @@ async fn played(what: &str, breach: Breach, ends: Ends) -> WireAnswer {
 
 async fn table(breaches: &[(&str, Breach, (u16, &str))], ends: Ends) {
     for (what, breach, (code, reason)) in breaches {
-        let answer = played(what, *breach, ends).await;
+        let answer = played(what, *breach, ends, "30S").await;
         // The library of this client finds a content-length that lies by itself.
         if answer.field("content-length").is_some() && answer.error == Some(Reason::PROTOCOL_ERROR) {
             continue;
@@ -229,7 +235,7 @@ async fn interim_answers_without_end_end_with_the_deadline() {
             }
         })
     };
-    let answer = played("interim answers without end", breach, Ends::Stream).await;
+    let answer = played("interim answers without end", breach, Ends::Stream, "3S").await;
     assert_eq!(answer.refusal(), (4, "DEADLINE".to_owned()), "{answer:?}");
 }
 

@@ -4,7 +4,7 @@ use crate::harness::site::sha256_hex;
 use crate::harness::*;
 use crate::revocations::revoking;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A stream of a message every 50 ms for `seconds`.
 fn stream(name: &str, seconds: f64) -> Call {
@@ -22,15 +22,17 @@ fn site() -> Site {
 fn a_stream_ends_as_its_token_expires() {
     let (upstream, site) = (PythonUpstream::start(), site());
     let key = "key-of-a-few-seconds";
-    let expires = jiff::Timestamp::from_second(now() + 6).unwrap();
+    let expires = jiff::Timestamp::from_second(now() + 12).unwrap();
     let record = format!("keys: [{{ id: short, client_id: c, sha256: {}, expires_at: {expires} }}]\n", sha256_hex(key));
     site.write("api-keys.yaml", record);
     let yaml = revoking(&upstream.url(), "{ on_expiry: end }").replace("leeway: 0s", "leeway: 1s");
     let doorward = site.start(&yaml);
-    // The client has these seconds to start in, on a busy machine too.
+    // Connected already: on a busy machine the client's start may take longer than a credential lasts.
+    let mut client = doorward.client();
+    assert_eq!(client.calls(&[call("/demo.v1.Public/Unary")])[0].code(), 0);
     let expiring = token(json!({ "exp": now() + 5 }));
     let started = now();
-    let answers = doorward.calls(&[
+    let answers = client.calls(&[
         stream("Expiring", 15.0).bearer(&expiring),
         stream("WithTime", 1.0).bearer(&expiring),
         stream("Lasting", 8.0).bearer(&token(json!({}))),
@@ -42,15 +44,15 @@ fn a_stream_ends_as_its_token_expires() {
     let (token, key) = ((16, "TOKEN_EXPIRED"), (16, "API_KEY_EXPIRED"));
     assert_eq!(refusals, [token, (0, ""), (0, ""), key, key, token]);
     assert_eq!(answers[0].trailing("www-authenticate"), ["Bearer"], "real trailers");
-    // exp + leeway is six seconds after the start, give or take one of each clock's roundings.
-    for index in [0, 3, 5] {
+    // exp + leeway is six seconds after the start, give or take one of each clock's roundings; the key has twelve.
+    for (index, most) in [(0, 9.0), (3, 14.0), (5, 9.0)] {
         let seconds = answers[index].seconds();
-        assert!((0.5..9.0).contains(&seconds), "{index}: {seconds} s");
+        assert!((0.5..most).contains(&seconds), "{index}: {seconds} s");
     }
     assert!(answers[0].messages().len() > 5, "what came before stays");
     assert!(now() >= started + 6, "not before leeway is over");
     assert!(upstream.ended("/demo.v1.Echo/ServerStreamExpiring")["seconds"].as_f64().unwrap() < 12.0, "the service was told");
-    let line = doorward.access_lines(6).into_iter().find(|line| line["grpc.method"] == "ServerStreamExpiring").unwrap();
+    let line = doorward.access_lines(7).into_iter().find(|line| line["grpc.method"] == "ServerStreamExpiring").unwrap();
     assert_eq!(
         (&line["grpc.code"], &line["reason"], &line["user_id"]),
         (&json!("UNAUTHENTICATED"), &json!("TOKEN_EXPIRED"), &json!("alice"))
@@ -66,14 +68,16 @@ fn a_stream_may_outlive_its_token() {
         revoking(&upstream.url(), "{ on_expiry: end }\n  insecure_audit: true"),
     ] {
         let doorward = site.start(&yaml);
-        // Far enough for the client to start, mostly; over before the stream is. One that starts later is refused outright.
-        let lasting = |seconds: i64| {
+        let mut client = doorward.client();
+        assert_eq!(client.calls(&[call("/demo.v1.Public/Unary")])[0].code(), 0, "connected from here on");
+        let late = |answers: &Vec<Answer>| answers[0].reason() == "TOKEN_EXPIRED" && answers[0].messages().is_empty();
+        // Far enough for the call to begin, mostly; over before the stream is. One that begins later is refused outright.
+        let mut lasting = |seconds: i64| {
             let exp = now() + seconds;
-            let answers = doorward.calls(&[stream("", seconds as f64 + 1.0).bearer(&token(json!({ "exp": exp })))]);
-            assert!(now() > exp, "or it would prove nothing");
+            let answers = client.calls(&[stream("", seconds as f64 + 1.0).bearer(&token(json!({ "exp": exp })))]);
+            assert!(late(&answers) || now() > exp, "or it would prove nothing");
             answers
         };
-        let late = |answers: &Vec<Answer>| answers[0].reason() == "TOKEN_EXPIRED" && answers[0].messages().is_empty();
         let answers = Some(lasting(4)).filter(|answers| !late(answers)).unwrap_or_else(|| lasting(12));
         assert_eq!(answers[0].refusal(), (0, ""), "{yaml}");
     }
@@ -98,7 +102,7 @@ fn a_stream_ends_as_its_caller_is_revoked_and_the_others_do_not() {
             "revocations.yaml",
             "revoked:\n- { jti: t-1, issuer: https://issuer.test/ }\n- { user_id: mallory, issuer: https://issuer.test/, before: 2199-01-01T00:00:00Z }\n- { api_key: analytics }\n",
         );
-        let revoked = Instant::now();
+        let revoked = Stopwatch::start();
         for method in ["ServerStreamOfAToken", "ServerStreamOfAUser", "ServerStreamOfAKey", "UnaryLong"] {
             upstream.ended(&format!("/demo.v1.Echo/{method}"));
         }

@@ -71,12 +71,13 @@ fn an_identity_has_one_bucket_whatever_its_credentials() {
 fn the_delay_of_the_answer_is_enough() {
     let upstream = PythonUpstream::start();
     let doorward = Site::new().start(&limited(&upstream.url(), "per_identity: 1/s"));
-    let get = || doorward.call(call(GET).api_key(API_KEY));
-    // On a busy machine two calls may be more than a second apart.
-    let delay = eventually("a refusal", || get().0["retry_delay"].as_f64());
+    let mut client = doorward.client();
+    // On a busy machine two calls may be more than a second apart, but hardly all of these.
+    let mut calls = || client.calls(&vec![call(GET).api_key(API_KEY).with("together", true); 10]);
+    let delay = eventually("a refusal", || calls().iter().find_map(|answer| answer.0["retry_delay"].as_f64()));
     assert!((0.001..=1.0).contains(&delay), "{delay}");
     std::thread::sleep(Duration::from_secs_f64(delay));
-    assert_eq!(get().refusal(), ALLOWED);
+    assert!(calls().iter().any(|answer| answer.refusal() == ALLOWED));
 }
 
 /// Threads have connections of their own; the bucket is one.

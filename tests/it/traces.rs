@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value, json};
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -61,7 +61,9 @@ fn a_call_is_a_span_within_its_clients_trace() {
     }
     let (start, end) = (span["start"].as_u64().unwrap(), span["end"].as_u64().unwrap());
     assert!(start >= before && end <= now_nanos() && end - start >= 300_000_000, "{before} {span}");
-    assert!(attributes["doorward.upstream_us"].as_u64().unwrap() >= 300_000 && attributes["doorward.overhead_us"].as_u64() < Some(300_000));
+    let micros = |name: &str| attributes[name].as_u64().unwrap();
+    let (upstream_us, overhead_us) = (micros("doorward.upstream_us"), micros("doorward.overhead_us"));
+    assert!(upstream_us >= 300_000 && upstream_us + overhead_us <= (end - start) / 1000 + 2, "they are apart: {span}");
     assert_eq!(span["resource"]["service.name"], "doorward");
     assert_eq!(span["scope"], concat!("doorward ", env!("CARGO_PKG_VERSION")));
     // The upstream gets what the client sent: its span is the client's child too, beside ours.
@@ -173,15 +175,15 @@ async fn every_call_has_a_span_whatever_became_of_it() {
 #[test]
 fn a_collector_that_is_away_gets_the_spans_when_it_is_back() {
     let upstream = PythonUpstream::start();
-    let mut collector = Collector::start();
-    let port = collector.port;
-    let doorward = Site::new().start(&traced(&upstream.url(), &collector.log()));
+    let address = free_address().to_string();
+    let mut collector = Collector::start_with(&["--address", &address]);
+    let doorward = Site::new().start(&traced(&upstream.url(), &format!("log: {{ otlp: \"http://{address}\" }}\n")));
     doorward.call(call("/demo.v1.Public/Before"));
     collector.wait(1);
     collector.kill();
     doorward.call(call("/demo.v1.Public/During"));
     eventually("the warning", || doorward.stderr().contains("spans cannot be exported").then_some(()));
-    let collector = Collector::start_with(&["--address", &format!("127.0.0.1:{port}")]);
+    let collector = Collector::start_with(&["--address", &address]);
     let spans = collector.wait(1);
     assert_eq!(spans[0]["name"], "demo.v1.Public/During");
     eventually("the counter", || (outcome(&doorward, "exported") == 2.0).then_some(()));
@@ -205,7 +207,7 @@ fn what_the_collector_refuses_for_now_is_tried_again_and_what_it_refuses_for_goo
     collector.behave(&json!({"status": 16}));
     doorward.call(call("/demo.v1.Public/Refused"));
     eventually("the counter", || (outcome(&doorward, "failed") == 1.0).then_some(()));
-    assert!(doorward.stderr().contains("UNAUTHENTICATED: \"as told\""), "{}", doorward.stderr());
+    eventually("the log", || doorward.stderr().contains("UNAUTHENTICATED: \"as told\"").then_some(()));
     assert_eq!((outcome(&doorward, "exported"), outcome(&doorward, "dropped")), (1.0, 0.0));
 }
 
@@ -247,13 +249,12 @@ async fn no_collector_whatever_it_does_holds_up_a_call_or_takes_memory() {
     });
     let closing = hostile(drop);
     let endless = hostile(endless);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for (what, port) in
-        [("silent", silent), ("frozen", frozen), ("garbage", garbage), ("closing", closing), ("endless", endless), ("closed", closed)]
-    {
+    let hostile = [("silent", silent), ("frozen", frozen), ("garbage", garbage), ("closing", closing), ("endless", endless)];
+    let hostile = hostile.map(|(what, port)| (what, SocketAddr::from(([127, 0, 0, 1], port))));
+    for (what, address) in hostile.into_iter().chain([("closed", free_address())]) {
         let site = Site::new();
         let rest = format!(
-            "workers: 1\nauthentication: {{ mode: disabled }}\nlimits: {{ drain_delay: 0s, drain: 1s }}\nlog: {{ access: none, otlp: \"http://127.0.0.1:{port}\" }}\n"
+            "workers: 1\nauthentication: {{ mode: disabled }}\nlimits: {{ drain_delay: 0s, drain: 1s }}\nlog: {{ access: none, otlp: \"http://{address}\" }}\n"
         );
         let mut doorward = site.start(&configuration(&upstream.url(), &rest));
         let mut wire = Wire::connect(&doorward).await;
@@ -272,7 +273,7 @@ async fn no_collector_whatever_it_does_holds_up_a_call_or_takes_memory() {
         assert!(doorward.resident_kib() < before + 12 * 1024, "{what}: {} KiB after {before}", doorward.resident_kib());
         assert_eq!((doorward.get("/livez").0, doorward.get("/readyz").0), (200, 200), "{what}: readiness does not depend on it");
         drop(wire);
-        let ending = Instant::now();
+        let ending = Stopwatch::start();
         doorward.signal("TERM");
         assert_eq!(doorward.wait_exit(PATIENCE).code(), Some(0), "{what}");
         assert!(ending.elapsed() < Duration::from_secs(8), "{what}: the way down takes {:?}", ending.elapsed());
@@ -315,7 +316,7 @@ async fn a_reload_names_another_collector_or_none() {
     let lines = doorward.access_lines(4);
     assert_eq!((&lines[0]["trace_id"], &lines[3]["trace_id"]), (&Value::Null, &Value::Null));
     assert_eq!((first.spans().len(), second.spans().len()), (1, 1));
-    assert_eq!(doorward.metric("doorward_spans_total", &[]), 2.0);
+    eventually("both counted", || (doorward.metric("doorward_spans_total", &[]) == 2.0).then_some(()));
 }
 
 #[test]

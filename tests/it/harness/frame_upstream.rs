@@ -37,7 +37,7 @@ impl FrameUpstream {
                         io.set_nodelay(true).unwrap();
                         let behaviour = behaviour.clone();
                         tokio::spawn(async move {
-                            let mut connection = Frames { io };
+                            let mut connection = Frames::over(io);
                             if connection.io.read_exact(&mut [0; 24]).await.is_ok() {
                                 behaviour(connection, number).await;
                             }

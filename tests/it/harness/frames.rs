@@ -1,8 +1,8 @@
 //! HTTP/2 by hand: frames of a client over TLS or of a service, for what no library would send. Fields are literals, never
 //! indexed or Huffman-coded.
 
-use super::{Doorward, PATIENCE, Site, wire};
-use std::time::{Duration, Instant};
+use super::{Doorward, PATIENCE, Site, Stopwatch, wire};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -42,12 +42,14 @@ impl Frame {
 
 pub struct Frames<S = TlsStream<TcpStream>> {
     pub io: S,
+    /// What has come of the next frame; kept when the wait for its rest is given up.
+    begun: Vec<u8>,
 }
 
 impl Frames {
     /// Handshakes TLS and says nothing more.
     pub async fn connect(doorward: &Doorward) -> Frames {
-        Frames { io: wire::tls(doorward, &[b"h2"]).await.unwrap() }
+        Frames::over(wire::tls(doorward, &[b"h2"]).await.unwrap())
     }
 
     /// Also sends the preface and empty SETTINGS, and acknowledges the server's.
@@ -57,7 +59,7 @@ impl Frames {
 
     /// The same with the certificate `<name>.crt` of the site.
     pub async fn open_as(doorward: &Doorward, site: &Site, name: &str) -> Frames {
-        Frames { io: wire::tls_as(doorward, site, name).await.unwrap() }.opened().await
+        Frames::over(wire::tls_as(doorward, site, name).await.unwrap()).opened().await
     }
 
     async fn opened(self) -> Frames {
@@ -70,11 +72,18 @@ impl Frames {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    pub fn over(io: S) -> Frames<S> {
+        Frames { io, begun: Vec::new() }
+    }
+
     /// Sends one frame; a connection that is closed already is the reader's business.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        let _ = self.io.write_all(&[&head, payload].concat()).await;
+        self.burst(&frame(kind, flags, stream, payload)).await;
+    }
+
+    /// Sends bytes, as of several frames, so that they arrive together as far as they go into one TLS record.
+    pub async fn burst(&mut self, bytes: &[u8]) {
+        let _ = self.io.write_all(bytes).await;
         let _ = self.io.flush().await;
     }
 
@@ -90,13 +99,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// The same without a bound.
     pub async fn read(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.io.read_exact(&mut head).await.ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; usize::try_from(length).unwrap()];
-        self.io.read_exact(&mut payload).await.ok()?;
+        const HEAD: usize = 9;
+        self.read_until(HEAD).await?;
+        let length = u32::from_be_bytes([0, self.begun[0], self.begun[1], self.begun[2]]);
+        self.read_until(HEAD + usize::try_from(length).unwrap()).await?;
+        let mut head = std::mem::take(&mut self.begun);
+        let payload = head.split_off(HEAD);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// Reads until so many bytes of the frame have come, and none beyond.
+    async fn read_until(&mut self, bytes: usize) -> Option<()> {
+        while self.begun.len() < bytes {
+            let missing = u64::try_from(bytes - self.begun.len()).unwrap();
+            if (&mut self.io).take(missing).read_buf(&mut self.begun).await.ok()? == 0 {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// The first frame of a kind; `None` when the connection closes before.
@@ -121,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// How long it takes until the server closes the connection.
     pub async fn closed(&mut self) -> Duration {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         while self.next().await.is_some() {}
         started.elapsed()
     }
@@ -137,6 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             }
         }
     }
+}
+
+/// The bytes of one frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The pseudo-headers and usual fields of a gRPC request for `path`, then `more`.

@@ -15,6 +15,7 @@ pub mod process;
 pub mod python;
 pub mod raw_upstream;
 pub mod site;
+pub mod stopwatch;
 pub mod token;
 pub mod tonic;
 pub mod wire;
@@ -29,14 +30,22 @@ pub use node::{NodeServer, OpenIdProvider};
 pub use python::{Answer, Call, PythonClient, PythonUpstream, call, refusals};
 pub use raw_upstream::RawUpstream;
 pub use site::{API_KEY, Site, configuration, standard};
+pub use stopwatch::Stopwatch;
 pub use token::{claims, now, token};
 pub use tonic::TonicServer;
 pub use wire::{Wire, WireAnswer, request};
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// An address where nobody listens, nor will before we do: others are given ports of 127.0.0.1.
+pub fn free_address() -> SocketAddr {
+    let [.., a, b] = std::process::id().to_be_bytes();
+    TcpListener::bind(SocketAddr::from(([127, 77, a, b.clamp(1, 254)], 0))).unwrap().local_addr().unwrap()
+}
 
 /// Asks until there is an answer.
 #[track_caller]

@@ -1,15 +1,20 @@
 //! A child process whose output is collected line by line and who does not outlive its test.
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, Stopwatch, eventually};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Lines as they arrive.
 #[derive(Clone, Default)]
-pub struct Lines(Arc<Mutex<Vec<String>>>);
+pub struct Lines {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// There will be no more.
+    ended: Arc<AtomicBool>,
+}
 
 impl Lines {
     fn collect(from: impl Read + Send + 'static) -> Lines {
@@ -17,14 +22,15 @@ impl Lines {
         let into = lines.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-                into.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                into.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
             }
+            into.ended.store(true, Ordering::SeqCst);
         });
         lines
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.lines.lock().unwrap().clone()
     }
 
     pub fn text(&self) -> String {
@@ -65,12 +71,13 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for the end of the process, at most `within`.
+    /// Waits for the end of the process, at most `within`; what it has said is there then.
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         loop {
             if let Some(status) = self.has_exited() {
+                self.hear_out();
                 return status;
             }
             assert!(started.elapsed() < within, "still running after {within:?}; stderr:\n{}", self.stderr.text());
@@ -102,6 +109,16 @@ impl Process {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.hear_out();
+    }
+
+    /// Of a process that has ended: until its last word has been read. A process of its own may go on and keep the pipe open.
+    fn hear_out(&self) {
+        let started = Instant::now();
+        let ended = |lines: &Lines| lines.ended.load(Ordering::SeqCst);
+        while !(ended(&self.stdout) && ended(&self.stderr)) && started.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
