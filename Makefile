@@ -24,7 +24,7 @@ PARTS ?=
 SECONDS ?= 3600
 ENVOY := .bench-venv/envoy
 
-.PHONY: help demo test fuzz lint check bench bench-credentials soak e2e deny sbom release ci
+.PHONY: help demo test fuzz lint check bench bench-credentials soak layout e2e deny sbom release ci
 
 help:
 	@echo 'make demo    build and run the demo: a sample service, Doorward in front, a few calls'
@@ -36,6 +36,7 @@ help:
 	@echo '             (needs haproxy, nginx and nghttpx: Debian haproxy, nginx-light, nghttp2-proxy; Envoy comes from PyPI)'
 	@echo 'make bench-credentials   CPU of finding out who is calling: tokens known, new and forged, API keys (needs haproxy)'
 	@echo 'make soak    SECONDS (3600) of mixed load on a release build, to see whether memory stays flat'
+	@echo 'make layout  which functions of the release program lie together, for fewer pages in memory (needs valgrind)'
 	@echo 'make e2e     deploy/ on the cluster of KUBECONFIG, some minutes (E2E_IMAGE: see tests/e2e/run.py)'
 	@echo 'make deny    licences, sources, bans and advisories of every dependency (needs cargo-deny)'
 	@echo 'make sbom    the bill of materials (CycloneDX) of each architecture, in target/'
@@ -107,6 +108,10 @@ bench-credentials:
 
 soak:
 	SOAK_SECONDS=$(SECONDS) $(CARGO) bench --locked --bench soak
+
+layout: $(VENV)/.installed
+	$(CARGO) build --release --locked
+	$(VENV)/bin/python release/layout.py target/release/doorward
 
 # Not a part of ci: it wants a cluster and takes minutes.
 e2e: $(VENV)/.installed $(PROGRAMS)/.installed

@@ -29,25 +29,42 @@ use tokio::time::{Instant, Sleep, sleep};
 
 pub(super) async fn serve(worker: &Worker, socket: std::net::TcpStream, peer: SocketAddr) {
     let door = worker.door.load_full();
+    // Boxed, both: a task holds room for everything that it will ever do at once, and most connections do nothing.
+    let Some((visit, mut connection)) = Box::pin(open(worker, &door, socket, peer)).await else { return };
+    if let Err(error) = serve_streams(&visit, &mut connection).await {
+        visit.note_end(&error);
+    }
+}
+
+/// `None` when nothing comes of it, which has been noted.
+async fn open<'a>(worker: &'a Worker, door: &'a Door, socket: std::net::TcpStream, peer: SocketAddr) -> Option<(Visit<'a>, Box<Secured>)> {
     let deadline = Instant::now() + door.handshake;
-    let (io, certificate) = match tokio::time::timeout_at(deadline, secure(&door, socket)).await {
+    let (io, certificate) = match tokio::time::timeout_at(deadline, secure(door, socket)).await {
         Ok(Ok(secured)) => secured,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
-        Err(_) => return worker.metrics.limit_hits.inc(Limit::Handshake),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            return None;
+        }
+        Err(_) => {
+            worker.metrics.limit_hits.inc(Limit::Handshake);
+            return None;
+        }
     };
     let (tap, state) = FrameTap::accepted(io, deadline, door.handshake, door.stream.stalled);
     let streams = Streams { activity: Rc::default(), most: door.streams, metrics: worker.metrics.clone() };
     let (resets, shared) = (Rc::default(), ClientConnection::new(state.outlet().clone()));
-    let visit =
-        Visit { worker, door: &door, peer, certificate, tap: state, resets, streams: Rc::new(streams), shared, heads_begun: Cell::new(0) };
-    let ended = match settings(&door).handshake(tap).await {
-        Ok(connection) => serve_streams(&visit, connection).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        visit.note_end(&error);
+    let (streams, heads_begun) = (Rc::new(streams), Cell::new(0));
+    let visit = Visit { worker, door, peer, certificate, tap: state, resets, streams, shared, heads_begun };
+    match settings(door).handshake(tap).await {
+        Ok(connection) => Some((visit, Box::new(connection))),
+        Err(error) => {
+            visit.note_end(&error);
+            None
+        }
     }
 }
+
+type Secured = Connection<FrameTap, Bytes>;
 
 /// The secured stream, and who the client is by its certificate, which is read once for all its calls.
 async fn secure(door: &Door, socket: std::net::TcpStream) -> io::Result<(Io, Option<Rc<PeerCertificate>>)> {
@@ -78,23 +95,23 @@ fn settings(door: &Door) -> h2::server::Builder {
     builder
 }
 
-async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, Bytes>) -> Result<(), h2::Error> {
+async fn serve_streams(visit: &Visit<'_>, connection: &mut Secured) -> Result<(), h2::Error> {
     let distrusted = visit.door.client_trust.lost(visit.certificate.is_some());
-    let mut told = visit.door.lifetime.watch(visit.streams.activity.clone(), visit.worker.proxy.drain.clone(), distrusted);
+    let farewells = visit.door.lifetime.watch(visit.streams.activity.clone(), visit.worker.proxy.drain.clone(), distrusted);
     let mut stay = Stay::Open;
     loop {
         tokio::select! {
             biased;
-            accepted = accept(&mut connection, visit) => match accepted {
-                Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, &mut connection),
+            accepted = accept(connection, visit) => match accepted {
+                Some(Ok(_)) if visit.resets.is_a_flood() && !stay.is_ending() => stay = calm_down(visit, connection),
                 Some(Ok((_, mut respond))) if stay.is_over() => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => visit.begin_call(request, respond),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            () = poll_fn(|_| visit.tap.poll_flood()), if !stay.is_ending() => stay = calm_down(visit, &mut connection),
+            () = poll_fn(|_| visit.tap.poll_flood()), if !stay.is_ending() => stay = calm_down(visit, connection),
             // Two GOAWAYs: the first lets streams through that are on their way already.
-            Some(farewell) = told.recv(), if !stay.is_over() => {
+            farewell = farewells.next(), if !stay.is_over() => {
                 visit.count_farewell(farewell);
                 connection.graceful_shutdown();
                 stay = Stay::Leaving(Box::pin(sleep(visit.time_to_leave(farewell))));
@@ -113,7 +130,7 @@ async fn serve_streams(visit: &Visit<'_>, mut connection: Connection<FrameTap, B
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Ends a flood: GOAWAY, and no more.
-fn calm_down(visit: &Visit<'_>, connection: &mut Connection<FrameTap, Bytes>) -> Stay {
+fn calm_down(visit: &Visit<'_>, connection: &mut Secured) -> Stay {
     visit.worker.metrics.limit_hits.inc(Limit::Flood);
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     Stay::Ending(Box::pin(sleep(LAST_WORDS)))
@@ -214,7 +231,7 @@ impl Visit<'_> {
 
 /// The next call, while the connection does all it can. When it has read its part, the calls it has begun go first, and it reads on
 /// once those have gone that wait only for each other.
-async fn accept(connection: &mut Connection<FrameTap, Bytes>, visit: &Visit<'_>) -> Option<Result<Incoming, h2::Error>> {
+async fn accept(connection: &mut Secured, visit: &Visit<'_>) -> Option<Result<Incoming, h2::Error>> {
     let mut others_first = false;
     poll_fn(|cx| {
         if std::mem::take(&mut others_first) && !visit.shared.has_a_crowd() {

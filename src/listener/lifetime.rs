@@ -1,17 +1,17 @@
 //! When a client connection is to go although nothing is wrong with it: it is idle, it is old, the process drains, or its
 //! certificate is worth nothing any more. A task of its own waits for that, so that the connection's own task, which every
-//! call wakes, looks at one queue.
+//! call wakes, looks at one place.
 
 use crate::config::Limits;
 use crate::drain::Drain;
 use aws_lc_rs::rand;
-use std::cell::Cell;
-use std::future::pending;
-use std::pin::pin;
+use std::cell::{Cell, RefCell};
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 
 /// Why a connection is told to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,55 +47,102 @@ impl Lifetime {
         Lifetime { idle: limits.connection_idle, age: limits.connection_age }
     }
 
-    /// Tells when the connection is to go; and after that also when it is `distrusted`, which is more urgent. Ends with the
-    /// receiver.
-    pub(super) fn watch(
-        self,
-        activity: Rc<Activity>,
-        mut drain: Drain,
-        distrusted: impl Future<Output = ()> + 'static,
-    ) -> mpsc::Receiver<Farewell> {
-        let (tell, told) = mpsc::channel(2);
-        tokio::task::spawn_local(async move {
-            let mut distrusted = pin!(distrusted);
+    /// Tells when the connection is to go; and after that also when it is `distrusted`, which is more urgent.
+    pub(super) fn watch(self, activity: Rc<Activity>, mut drain: Drain, distrusted: impl Future<Output = ()> + 'static) -> Farewells {
+        let told = Rc::new(Told::default());
+        let tell = told.clone();
+        // Boxed: pinned within the task it would take its room twice.
+        let mut distrusted = Box::pin(distrusted);
+        let watch = tokio::task::spawn_local(async move {
             let farewell = tokio::select! {
-                () = tell.closed() => return,
                 () = &mut distrusted => Farewell::Distrust,
                 _ = drain.draining() => Farewell::Drain,
-                () = idle(&activity, self.idle) => Farewell::Idle,
-                () = aged(self.age) => Farewell::Age,
+                farewell = self.end(&activity) => farewell,
             };
-            let _ = tell.send(farewell).await;
+            tell.tell(farewell);
             if farewell != Farewell::Distrust {
-                tokio::select! {
-                    () = tell.closed() => return,
-                    () = distrusted => {}
-                }
-                let _ = tell.send(Farewell::Distrust).await;
+                distrusted.await;
+                tell.tell(Farewell::Distrust);
             }
         });
-        told
+        Farewells { told, watch: watch.abort_handle() }
+    }
+
+    /// Idle or old, whichever comes first, by one timer. Looks four times in the time a connection may be idle, so that no call
+    /// has to note when it ended: it takes up to a quarter more.
+    async fn end(self, activity: &Activity) -> Farewell {
+        const LOOKS: u8 = 4;
+        let (since, age) = (Instant::now(), self.age.map(jittered));
+        let pause = self.idle.map(|allowed| allowed / u32::from(LOOKS));
+        let (mut quiet, mut begun) = (0, activity.begun.get());
+        loop {
+            let left = age.map(|age| age.saturating_sub(since.elapsed()));
+            let Some(next) = [pause, left].into_iter().flatten().min() else { return pending().await };
+            sleep(next).await;
+            if age.is_some_and(|age| since.elapsed() >= age) {
+                return Farewell::Age;
+            }
+            let before = std::mem::replace(&mut begun, activity.begun.get());
+            quiet = if activity.active.get() == 0 && before == begun { quiet + 1 } else { 0 };
+            if quiet == LOOKS && pause.is_some() {
+                return Farewell::Idle;
+            }
+        }
     }
 }
 
-/// Looks four times in the time allowed, so that no call has to note when it ended: it takes up to a quarter more.
-async fn idle(activity: &Activity, allowed: Option<Duration>) {
-    const LOOKS: u8 = 4;
-    let Some(allowed) = allowed else { return pending().await };
-    let (mut quiet, mut begun) = (0, activity.begun.get());
-    while quiet < LOOKS {
-        sleep(allowed / u32::from(LOOKS)).await;
-        let before = std::mem::replace(&mut begun, activity.begun.get());
-        quiet = if activity.active.get() == 0 && before == begun { quiet + 1 } else { 0 };
+/// Where a connection is told to go. The watch ends when this is dropped.
+pub(super) struct Farewells {
+    told: Rc<Told>,
+    watch: AbortHandle,
+}
+
+/// Some bytes of one thread, where a channel would be half a KiB for each connection.
+#[derive(Default)]
+struct Told {
+    farewell: Cell<Option<Farewell>>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Farewells {
+    /// Waits for the next.
+    pub(super) async fn next(&self) -> Farewell {
+        poll_fn(|cx| self.told.poll(cx)).await
+    }
+}
+
+impl Drop for Farewells {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Told {
+    /// What nobody has heard yet is replaced: what comes second is more urgent.
+    fn tell(&self, farewell: Farewell) {
+        self.farewell.set(Some(farewell));
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Farewell> {
+        if let Some(farewell) = self.farewell.take() {
+            return Poll::Ready(farewell);
+        }
+        match &mut *self.waiting.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
 /// A tenth more or less, lest connections that were opened together, by a restart say, are opened anew together for ever.
-async fn aged(age: Option<Duration>) {
-    let Some(age) = age else { return pending().await };
+fn jittered(age: Duration) -> Duration {
     let mut random = [0; 2];
     rand::fill(&mut random).expect("the operating system has random numbers");
-    sleep(age.mul_f64(jitter(u16::from_le_bytes(random)))).await;
+    age.mul_f64(jitter(u16::from_le_bytes(random)))
 }
 
 /// From 0.9 to 1.1.
@@ -122,18 +169,18 @@ mod tests {
         run(async {
             let (_trigger, drain) = drain();
             let activity = Rc::new(Activity::default());
-            let mut told = Lifetime { idle: SHORT, age: None }.watch(activity.clone(), drain, pending());
+            let farewells = Lifetime { idle: SHORT, age: None }.watch(activity.clone(), drain, pending());
             activity.active.set(1);
             sleep(Duration::from_millis(300)).await;
-            assert!(told.try_recv().is_err(), "a call is in flight");
+            assert_eq!(farewells.told.farewell.get(), None, "a call is in flight");
             activity.active.set(0);
             for _ in 0..30 {
                 sleep(Duration::from_millis(10)).await;
                 activity.begun.set(activity.begun.get() + 1);
             }
-            assert!(told.try_recv().is_err(), "calls come and go");
+            assert_eq!(farewells.told.farewell.get(), None, "calls come and go");
             let stopped = Instant::now();
-            assert_eq!(told.recv().await, Some(Farewell::Idle));
+            assert_eq!(farewells.next().await, Farewell::Idle);
             assert!(stopped.elapsed() >= Duration::from_millis(70), "{:?}", stopped.elapsed());
         });
     }
@@ -144,7 +191,7 @@ mod tests {
             let (_trigger, drain) = drain();
             let activity = Rc::new(Activity { active: Cell::new(1), begun: Cell::new(1) });
             let started = Instant::now();
-            assert_eq!(Lifetime { idle: SHORT, age: SHORT }.watch(activity, drain, pending()).recv().await, Some(Farewell::Age));
+            assert_eq!(Lifetime { idle: SHORT, age: SHORT }.watch(activity, drain, pending()).next().await, Farewell::Age);
             assert!(started.elapsed() >= Duration::from_millis(90));
         });
         assert_eq!((jitter(0), (jitter(u16::MAX) * 10.0).round()), (0.9, 11.0));
@@ -157,12 +204,12 @@ mod tests {
             let (dropped, kept) = (Rc::new(Activity::default()), Rc::new(Activity::default()));
             let forever = Lifetime { idle: None, age: None };
             drop(forever.watch(dropped.clone(), drain.clone(), pending()));
-            let mut told = forever.watch(kept, drain, pending());
+            let farewells = forever.watch(kept, drain, pending());
             while Rc::strong_count(&dropped) > 1 {
                 tokio::task::yield_now().await;
             }
             trigger.begin(tokio::time::Instant::now());
-            assert_eq!(told.recv().await, Some(Farewell::Drain));
+            assert_eq!(farewells.next().await, Farewell::Drain);
         });
     }
 
@@ -172,12 +219,16 @@ mod tests {
             let (trigger, drain) = drain();
             let (lose, lost) = tokio::sync::oneshot::channel::<()>();
             let lost = async { lost.await.unwrap_or_default() };
-            let mut told = Lifetime { idle: None, age: None }.watch(Rc::default(), drain, lost);
+            let farewells = Lifetime { idle: None, age: None }.watch(Rc::default(), drain, lost);
             trigger.begin(tokio::time::Instant::now());
-            assert_eq!(told.recv().await, Some(Farewell::Drain));
-            assert!(told.try_recv().is_err());
+            assert_eq!(farewells.next().await, Farewell::Drain);
+            assert_eq!(farewells.told.farewell.get(), None);
             lose.send(()).unwrap();
-            assert_eq!((told.recv().await, told.recv().await), (Some(Farewell::Distrust), None));
+            assert_eq!(farewells.next().await, Farewell::Distrust);
+            while !farewells.watch.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(farewells.told.farewell.get(), None);
         });
     }
 }

@@ -1,22 +1,21 @@
 //! Whether others can go around us: an upstream that we reach over loopback, and that listens on other addresses too,
 //! believes forged identity headers from anyone in the cluster.
 //!
-//! Pure functions over what `/proc/net/tcp` and `/proc/net/tcp6` hold (proc_pid_net(5)); reading them is the caller's.
+//! Functions over what `/proc/net/tcp` and `/proc/net/tcp6` hold (proc_pid_net(5)); opening them is the caller's.
 
+use std::io::{self, BufRead};
 use std::net::{IpAddr, SocketAddr};
 
 /// The state TCP_LISTEN, as the kernel writes it.
 const LISTEN: &str = "0A";
 
 /// The addresses other than loopback at which `port` is listened on. Each of `ours`, our own listening sockets, stands for
-/// one line that is not the upstream's.
-pub(super) fn reachable_by_others(port: u16, tcp: &str, tcp6: &str, ours: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = [tcp, tcp6]
-        .into_iter()
-        .flat_map(str::lines)
-        .filter_map(listening)
-        .filter(|address| address.port() == port && !address.ip().to_canonical().is_loopback())
-        .collect();
+/// one line that is not the upstream's. Line by line: there is one for every connection too, megabytes of them.
+pub(super) fn reachable_by_others(port: u16, tcp: impl BufRead, tcp6: impl BufRead, ours: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    let mut found = Vec::new();
+    for line in tcp.lines().chain(tcp6.lines()) {
+        found.extend(listening(&line?).filter(|address| address.port() == port && !address.ip().to_canonical().is_loopback()));
+    }
     for own in ours {
         if let Some(at) = found.iter().position(|address| address == own) {
             found.swap_remove(at);
@@ -24,7 +23,7 @@ pub(super) fn reachable_by_others(port: u16, tcp: &str, tcp6: &str, ours: &[Sock
     }
     found.sort();
     found.dedup();
-    found
+    Ok(found)
 }
 
 /// The local address of a line, when it is a listening socket's. The line of column names is none.
@@ -70,7 +69,8 @@ mod tests {
 
     fn found(tcp: &[(&str, &str)], tcp6: &[(&str, &str)], ours: &[&str]) -> Vec<String> {
         let ours: Vec<SocketAddr> = ours.iter().map(|address| address.parse().unwrap()).collect();
-        reachable_by_others(50051, &lines(tcp), &lines(tcp6), &ours).iter().map(SocketAddr::to_string).collect()
+        let found = reachable_by_others(50051, lines(tcp).as_bytes(), lines(tcp6).as_bytes(), &ours).unwrap();
+        found.iter().map(SocketAddr::to_string).collect()
     }
 
     #[cfg(target_endian = "little")]
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_connection_is_no_listener_and_another_port_no_exposure() {
         assert_eq!(found(&[("00000000", "01"), ("00000000", "06")], &[], &[]).len(), 0);
-        assert_eq!(reachable_by_others(50052, &lines(&[("00000000", "0A")]), "", &[]), []);
+        assert_eq!(reachable_by_others(50052, lines(&[("00000000", "0A")]).as_bytes(), io::empty(), &[]).unwrap(), []);
     }
 
     #[test]
@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn the_kernel_of_this_machine_is_understood() {
         let read = |port| {
-            let text = |name| fs::read_to_string(name).unwrap_or_default();
-            reachable_by_others(port, &text("/proc/net/tcp"), &text("/proc/net/tcp6"), &[])
+            let text = |name| fs::read(name).unwrap_or_default();
+            reachable_by_others(port, &*text("/proc/net/tcp"), &*text("/proc/net/tcp6"), &[]).unwrap()
         };
         let (open, local) = (TcpListener::bind("0.0.0.0:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = open.local_addr().unwrap();
@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_is_too_strange(text in "[ -~\n€]{0,200}", local in "[0-9A-Fa-f€+]{0,34}:[0-9A-F]{0,5}") {
-            let _ = reachable_by_others(1, &text, &format!(" 0: {local} 0:0 0A"), &[]);
+            let _ = reachable_by_others(1, text.as_bytes(), format!(" 0: {local} 0:0 0A").as_bytes(), &[]);
         }
     }
 }

@@ -4,10 +4,11 @@
 use super::exposure::reachable_by_others;
 use crate::readiness::{ReadinessGuard, ReadinessWatch};
 use crate::telemetry::Metrics;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 /// An upstream that opens a further port while it serves is noticed after this long.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -50,10 +51,12 @@ enum Seen {
 /// thread for some milliseconds.
 async fn look(port: u16, ours: Vec<SocketAddr>) -> Seen {
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
-        let tcp = fs::read_to_string("/proc/net/tcp")?;
-        // Not there when the kernel has no IPv6.
-        let tcp6 = fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
-        Ok(reachable_by_others(port, &tcp, &tcp6, &ours))
+        let tcp = BufReader::new(File::open("/proc/net/tcp")?);
+        match File::open("/proc/net/tcp6") {
+            Ok(tcp6) => reachable_by_others(port, tcp, BufReader::new(tcp6), &ours),
+            // Not there when the kernel has no IPv6.
+            Err(_) => reachable_by_others(port, tcp, io::empty(), &ours),
+        }
     });
     match read.await {
         Ok(Ok(found)) if found.is_empty() => Seen::OutOfReach,

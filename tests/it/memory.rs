@@ -284,6 +284,27 @@ async fn much_passes_to_a_slow_reader_and_nothing_stays() {
     assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
 }
 
+/// What each of many TLS connections holds that had a call and wait for the next. What it is for: docs/performance.md.
+#[tokio::test]
+async fn an_idle_connection_holds_little() {
+    const CONNECTIONS: u64 = 200;
+    /// In KiB.
+    const EACH: u64 = 32;
+    let upstream = upstream(ANY);
+    let doorward = Site::new().start(&configuration(&upstream.url(), OPEN));
+    let held = Held::begin(&doorward).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut wire = Wire::connect(&doorward).await;
+        assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.refusal(), (0, String::new()));
+        connections.push(wire);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await; // what they needed only for a moment is given back
+    let all = held.now();
+    println!("an idle connection: {:.1} KiB", all as f64 / CONNECTIONS as f64);
+    assert!(all <= CONNECTIONS * EACH, "{all} KiB held by {CONNECTIONS}");
+}
+
 /// Tokens that verify leave verdicts, which count as so much at least (`authentication/cache.rs`).
 #[tokio::test]
 async fn a_verdict_takes_no_more_memory_than_it_counts_as() {
