@@ -21,6 +21,8 @@ const MOST_EARLY: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outlet {
     blocked: Cell<bool>,
+    /// The connection has ended: nobody drives it any more, so nothing may wait for that.
+    ended: Cell<bool>,
     /// What the heads hold that h2 has been given since all it had was written.
     queued: Cell<usize>,
     /// What is left of [`MOST_EARLY`].
@@ -52,7 +54,7 @@ impl Outlet {
 
     /// Whether h2 may be given a head at once.
     pub fn takes_heads(&self) -> bool {
-        !self.blocked.get() && self.queued.get() < MOST_QUEUED
+        self.ended.get() || (!self.blocked.get() && self.queued.get() < MOST_QUEUED)
     }
 
     /// h2 has been given a head that holds so many bytes: the connection is going to be driven.
@@ -94,6 +96,7 @@ impl Outlet {
 
     /// The connection has ended: nobody needs to wait for it.
     pub fn end(&self) {
+        self.ended.set(true);
         self.blocked.set(false);
         self.settle();
     }
@@ -167,6 +170,9 @@ mod tests {
         outlet.end();
         assert!(turns.iter_mut().all(|turn| outlet.poll_open(&mut cx, turn).is_ready()));
         assert!(driven.iter_mut().all(|driven| driven.as_mut().poll(&mut cx).is_ready()) && outlet.takes_heads());
+        // h2 may still take heads for a moment, which nobody will write.
+        outlet.queued(MOST_QUEUED);
+        assert!(outlet.takes_heads());
     }
 
     #[test]

@@ -180,7 +180,7 @@ const BYTES_A_FRAME: u64 = 1024;
 const AT_A_TIME: usize = 64 * 1024;
 
 /// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
-/// decoded, and a burst of them must not be in memory all at once. One read's worth.
+/// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.
 const HEADS_AT_A_TIME: usize = 4 * 1024;
 
 /// Streams noted at a time.
@@ -190,7 +190,7 @@ const MOST_OVERSIZED: usize = 1024;
 #[derive(Debug)]
 pub struct FrameTap {
     io: Io,
-    /// Between the socket and h2, which reads little at a time. Only where connections are few.
+    /// Between the socket and h2, which reads little at a time. Towards upstreams only: those connections are few, beside clients'.
     inbox: Option<Inbox>,
     scanner: FrameScanner,
     state: Rc<TapState>,

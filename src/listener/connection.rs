@@ -175,7 +175,7 @@ struct Visit<'a> {
     resets: Rc<ResetWatch>,
     streams: Rc<Streams>,
     shared: Rc<ClientConnection>,
-    /// What the heads hold of the calls that have not had a turn.
+    /// What the heads held of the calls begun since the connection was last let read its part.
     heads_begun: Cell<usize>,
 }
 

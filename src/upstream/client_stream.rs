@@ -60,7 +60,9 @@ impl ClientStream {
     /// `total` counts what all calls of a worker keep of their bodies, in bytes.
     pub(super) fn keep(&mut self, head: &Request<()>, total: Rc<Cell<usize>>) {
         self.kept = HeldHead::kept(&self.connection, head);
-        self.upload.keep(total);
+        if self.kept.is_some() {
+            self.upload.keep(total);
+        }
     }
 
     /// Keeps nothing any more.

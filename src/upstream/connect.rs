@@ -10,19 +10,19 @@ use bytes::Bytes;
 use h2::PingPong;
 use h2::client::{Connection, SendRequest};
 use socket2::{SockRef, TcpKeepalive};
-use std::io;
+use std::io::{self, ErrorKind::*};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// Between attempts at a connection that the upstream ends before its first SETTINGS. Together shorter than what a call that
-/// waits would notice, and longer than a service takes to close its listeners. In milliseconds.
+/// Between attempts at a connection that the upstream ends before its first SETTINGS, in milliseconds. Together longer than a
+/// service takes to close its listeners.
 const PAUSES: [u64; 5] = [0, 1, 4, 10, 25];
 
 /// Why no connection could be had; words for the operator's log.
@@ -95,9 +95,11 @@ impl Connector {
     /// A service that is being replaced closes its listeners one after the other, and each resets what waits in its queue, while
     /// the successor on the same port (SO_REUSEPORT) takes connections already: what ends before it was of use is tried again.
     async fn attempts(&self, window: u32) -> Result<Connected, Failed> {
+        let began = Instant::now();
         for pause in PAUSES {
             match self.attempt(window).await {
-                Err(Failed::BeforeUse(_)) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                // Whoever takes its time to end connections is not being replaced, and there must be time left to say why it failed.
+                Err(Failed::BeforeUse(_)) if began.elapsed() < self.timeout / 4 => tokio::time::sleep(Duration::from_millis(pause)).await,
                 outcome => return outcome,
             }
         }
@@ -105,7 +107,11 @@ impl Connector {
     }
 
     async fn attempt(&self, window: u32) -> Result<Connected, Failed> {
-        let (io, peer) = self.dial().await.map_err(|error| Failed::ToConnect(error.to_string()))?;
+        let (io, peer) = self.dial().await.map_err(|error| match error.kind() {
+            // It was there, and is gone again.
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | UnexpectedEof => Failed::BeforeUse(error.to_string()),
+            _ => Failed::ToConnect(error.to_string()),
+        })?;
         // A server that leaves a header block unfinished is cut off as a client would be.
         let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
         let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
@@ -195,6 +201,8 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::runtime::Builder;
+    use tokio_rustls::rustls::RootCertStore;
+    use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
     fn connector(address: UpstreamAddress, connect_timeout: Duration) -> Connector {
         let (health, at) = (UpstreamHealth::Connection, Position::default());
@@ -240,9 +248,14 @@ mod tests {
     }
 
     /// What becomes of a connection to an upstream that ends so many before it says its SETTINGS, and how many it saw.
-    fn after_ended(ended: usize) -> (Result<(), String>, usize) {
+    fn after_ended(ended: usize, tls: bool) -> (Result<(), String>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let connector = connector(tcp("127.0.0.1", listener.local_addr().unwrap().port()), Duration::from_secs(5));
+        let mut connector = connector(tcp("127.0.0.1", listener.local_addr().unwrap().port()), Duration::from_secs(5));
+        connector.tls = tls.then(|| {
+            let config = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions().unwrap();
+            let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            (Arc::new(config), ServerName::try_from("localhost").unwrap())
+        });
         let seen = Arc::new(AtomicUsize::new(0));
         let counted = seen.clone();
         std::thread::spawn(move || {
@@ -262,12 +275,29 @@ mod tests {
     #[test]
     fn what_the_upstream_ends_before_its_settings_is_tried_again_and_not_for_ever() {
         for ended in [0, 1, 5] {
-            assert_eq!(after_ended(ended), (Ok(()), ended + 1));
+            assert_eq!(after_ended(ended, false), (Ok(()), ended + 1));
         }
-        let (outcome, seen) = after_ended(usize::MAX);
+        let (outcome, seen) = after_ended(usize::MAX, false);
         let why = outcome.unwrap_err();
         assert!(why.contains("it ended the connection before its first SETTINGS"), "{why}");
         assert_eq!(seen, 6);
+        let (outcome, seen) = after_ended(usize::MAX, true);
+        assert!(outcome.is_err());
+        assert_eq!(seen, 6, "within the handshake of TLS too");
+    }
+
+    #[test]
+    fn who_takes_its_time_to_end_connections_is_asked_once_and_the_reason_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                std::thread::sleep(Duration::from_millis(600));
+                drop(connection);
+            }
+        });
+        let why = failure(tcp("127.0.0.1", port), 2000);
+        assert!(why.contains("does it speak HTTP/2 in cleartext?"), "{why}");
     }
 
     #[test]
