@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::PingPong;
 use h2::client::{Connection, SendRequest};
 use socket2::{SockRef, TcpKeepalive};
-use std::io::{self, ErrorKind::*};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -109,7 +109,11 @@ impl Connector {
     async fn attempt(&self, window: u32) -> Result<Connected, Failed> {
         let (io, peer) = self.dial().await.map_err(|error| match error.kind() {
             // It was there, and is gone again.
-            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | UnexpectedEof => Failed::BeforeUse(error.to_string()),
+            ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected
+            | ErrorKind::UnexpectedEof => Failed::BeforeUse(error.to_string()),
             _ => Failed::ToConnect(error.to_string()),
         })?;
         // A server that leaves a header block unfinished is cut off as a client would be.

@@ -3,9 +3,7 @@
 use crate::harness::*;
 use serde_json::json;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 fn open(limits: &str) -> String {
     format!("authentication: {{ mode: disabled }}\nlimits: {{ {limits} }}\n")
@@ -37,15 +35,7 @@ async fn sigterm_is_not_ready_at_once_and_serves_everything_during_drain_delay()
 
 #[tokio::test]
 async fn after_the_delay_each_connection_gets_two_goaways_and_the_port_is_closed() {
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
-    let upstream = RawUpstream::start(move |call| {
-        let released = released.clone();
-        async move {
-            released.notified().await;
-            call.answer("0").await;
-        }
-    });
+    let (upstream, release) = RawUpstream::holding();
     let mut doorward = Site::new().start(&configuration(&upstream.url(), &open("drain_delay: 200ms, drain: 10s")));
     let mut frames = Frames::open(&doorward).await;
     frames.request(1, &frames::grpc_fields("/demo.v1.Echo/Unary", &[])).await;

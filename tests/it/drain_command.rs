@@ -5,9 +5,7 @@ use crate::harness::*;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 fn open(limits: &str) -> String {
     format!("authentication: {{ mode: disabled }}\nlimits: {{ {limits} }}\n")
@@ -18,20 +16,6 @@ fn drain(site: &Site, operations: &str, rest: &str) -> Output {
     let rest = format!("operations: {{ address: \"{operations}\" }}\nauthentication: {{ mode: disabled }}\n{rest}");
     let path = site.write("drain.yaml", configuration("http://127.0.0.1:1", &rest));
     command(&["drain", "--config", path.to_str().unwrap()], "")
-}
-
-/// A service that answers once it is told to.
-fn holding() -> (RawUpstream, Arc<Notify>) {
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
-    let upstream = RawUpstream::start(move |call| {
-        let released = released.clone();
-        async move {
-            released.notified().await;
-            call.answer("0").await;
-        }
-    });
-    (upstream, release)
 }
 
 fn wait_for_log(doorward: &Doorward, text: &str) {
@@ -63,7 +47,7 @@ fn the_command_makes_it_not_ready_at_once_and_end_with_0() {
 
 #[tokio::test]
 async fn the_way_down_is_that_of_sigterm() {
-    let (upstream, release) = holding();
+    let (upstream, release) = RawUpstream::holding();
     let mut doorward = Site::new().start(&configuration(&upstream.url(), &open("drain_delay: 200ms, drain: 10s")));
     let mut frames = Frames::open(&doorward).await;
     frames.request(1, &frames::grpc_fields("/demo.v1.Echo/Unary", &[])).await;
@@ -89,7 +73,7 @@ async fn the_way_down_is_that_of_sigterm() {
 #[tokio::test]
 async fn sigterm_after_the_command_goes_on_draining_a_second_signal_ends_at_once() {
     for second_signal in [false, true] {
-        let (upstream, release) = holding();
+        let (upstream, release) = RawUpstream::holding();
         let mut doorward = Site::new().start(&configuration(&upstream.url(), &open("drain_delay: 0s, drain: 1h")));
         let mut wire = Wire::connect(&doorward).await;
         let (answer, mut stream) = wire.open(request("/demo.v1.Echo/Unary", &[])).await.unwrap();

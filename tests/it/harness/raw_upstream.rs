@@ -91,6 +91,20 @@ impl RawUpstream {
         RawUpstream::start(|call| call.answer("0"))
     }
 
+    /// Answers the same, each call once it is told to.
+    pub fn holding() -> (RawUpstream, Arc<Notify>) {
+        let release = Arc::new(Notify::new());
+        let released = release.clone();
+        let upstream = RawUpstream::start(move |call| {
+            let released = released.clone();
+            async move {
+                released.notified().await;
+                call.answer("0").await;
+            }
+        });
+        (upstream, release)
+    }
+
     /// Does with each call what `behaviour` says; health checks are answered with UNIMPLEMENTED before it.
     pub fn start<F, T>(behaviour: F) -> RawUpstream
     where
