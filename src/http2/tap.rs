@@ -3,8 +3,10 @@
 //! nothing while none runs. Counts the frames that carry no call, for a flood of them.
 
 use super::Standstill;
+use super::allowance::{Allowance, Pause};
 use super::frames::FrameScanner;
 use super::inbox::Inbox;
+use super::intake::{Intake, Intakes};
 use super::io::Io;
 use super::join::join;
 use super::outlet::Outlet;
@@ -91,7 +93,7 @@ impl TapState {
 
     /// Lets an accepted connection read on after [`Pause::Heads`].
     pub fn read_more_heads(&self) {
-        self.allowance.set(self.allowance.get().map(|allowance| Allowance { heads: HEADS_AT_A_TIME, ..allowance }));
+        self.allowance.set(self.allowance.get().map(Allowance::more_heads));
     }
 
     /// Lets an accepted connection read its next part.
@@ -108,40 +110,6 @@ impl TapState {
     /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
     pub fn poll_flood(&self) -> Poll<()> {
         if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// Why an accepted connection is not read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
-    /// Some header blocks have been read. Whoever knows what they have grown to says whether there may be more.
-    Heads,
-    /// It has read its part: others come first.
-    Part,
-}
-
-/// What may still be read of a connection, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    /// Of anything.
-    all: usize,
-    /// Of header blocks.
-    heads: usize,
-}
-
-impl Allowance {
-    const WHOLE: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
-
-    fn less(self, all: usize, heads: usize) -> Allowance {
-        Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }
-    }
-
-    fn pause(self) -> Option<Pause> {
-        match self {
-            Allowance { all: 0, .. } => Some(Pause::Part),
-            Allowance { heads: 0, .. } => Some(Pause::Heads),
-            _ => None,
-        }
     }
 }
 
@@ -176,22 +144,27 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
-/// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
-const AT_A_TIME: usize = 64 * 1024;
-
-/// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
-/// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.
-const HEADS_AT_A_TIME: usize = 4 * 1024;
-
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
+
+/// What has come and h2 has not yet taken.
+#[derive(Debug)]
+enum Inlet {
+    Client(Intake),
+    Upstream(Inbox),
+}
+
+impl Default for Inlet {
+    fn default() -> Inlet {
+        Inlet::Upstream(Inbox::default())
+    }
+}
 
 /// A socket whose inbound frames are watched.
 #[derive(Debug)]
 pub struct FrameTap {
     io: Io,
-    /// Between the socket and h2, which reads little at a time. Towards upstreams only: those connections are few, beside clients'.
-    inbox: Option<Inbox>,
+    inlet: Inlet,
     scanner: FrameScanner,
     state: Rc<TapState>,
     /// How long a header block may stay unfinished.
@@ -209,9 +182,16 @@ pub struct FrameTap {
 impl FrameTap {
     /// A connection accepted from a client: 24 bytes of preface come first, and everything up to its first SETTINGS must
     /// have come by `handshake`. It may take nothing for `stalled`.
-    pub fn accepted(io: Io, handshake: Instant, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+    pub fn accepted(
+        io: Io,
+        intakes: Rc<Intakes>,
+        handshake: Instant,
+        header_block: Duration,
+        stalled: Duration,
+    ) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), header_block, stalled);
+        let (mut tap, state) =
+            FrameTap::new(io, Inlet::Client(Intake::new(intakes)), FrameScanner::new(24, usize::MAX), header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
         state.allowance.set(Some(Allowance::WHOLE));
         tap.flood_since = Some((Instant::now(), 0));
@@ -221,17 +201,14 @@ impl FrameTap {
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
     /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
     pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(0, header_bytes), header_block, stalled);
-        tap.inbox = Some(Inbox::default());
-        (tap, state)
+        FrameTap::new(io, Inlet::Upstream(Inbox::default()), FrameScanner::new(0, header_bytes), header_block, stalled)
     }
 
-    fn new(io: Io, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+    fn new(io: Io, inlet: Inlet, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState::default());
         let standstill = Standstill::new(stalled);
         let state_too = state.clone();
-        let tap =
-            FrameTap { io, inbox: None, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
+        let tap = FrameTap { io, inlet, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
         (tap, state)
     }
 
@@ -317,6 +294,38 @@ impl FrameTap {
         }
     }
 
+    fn read_from_client(&mut self, cx: &mut Context<'_>, intake: &mut Intake, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.state.flood.get() {
+                return Poll::Pending; // the connection's owner sends it away
+            }
+            if self.state.pause().is_some() {
+                return Poll::Pending; // until the owner lets it go on
+            }
+            if !intake.is_empty() {
+                intake.give(buf);
+                return Poll::Ready(Ok(()));
+            }
+            let next_frame = self.scanner.next_frame();
+            // What is left of a frame that h2 has room for, most of a message, goes there without being copied.
+            if intake.holds_nothing() && next_frame.is_some_and(|left| left >= buf.remaining() / 2) {
+                return self.read(cx, buf);
+            }
+            if !ready!(intake.fill(next_frame, |room| self.read(cx, room)))? && intake.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn read_from_upstream(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = match inbox.is_empty() {
+            true => inbox.fill(|room| self.read(cx, room)),
+            false => Poll::Ready(Ok(())),
+        };
+        inbox.give(buf);
+        read
+    }
+
     /// What came of giving the socket something, which may take its time but not for ever.
     fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
         self.state.outlet.tried(&given);
@@ -341,19 +350,12 @@ impl FrameTap {
 
 impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.state.flood.get() {
-            return Poll::Pending; // the connection's owner sends it away
-        }
-        if self.state.pause().is_some() {
-            return Poll::Pending; // until the owner lets it go on
-        }
-        let Some(mut inbox) = self.inbox.take() else { return self.read(cx, buf) };
-        let read = match inbox.is_empty() {
-            true => inbox.fill(|room| self.read(cx, room)),
-            false => Poll::Ready(Ok(())),
+        let mut inlet = std::mem::take(&mut self.inlet);
+        let read = match &mut inlet {
+            Inlet::Client(intake) => self.read_from_client(cx, intake, buf),
+            Inlet::Upstream(inbox) => self.read_from_upstream(cx, inbox, buf),
         };
-        inbox.give(buf);
-        self.inbox = Some(inbox);
+        self.inlet = inlet;
         read
     }
 }
