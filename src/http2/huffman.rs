@@ -149,6 +149,7 @@ const fn by_first_bits() -> [(u8, u8); 1 << SHORT] {
 pub(super) mod encoder {
     use super::{CODES, LENGTHS, SYMBOLS};
 
+    #[cfg(test)]
     pub(in super::super) fn encode(text: &[u8]) -> Vec<u8> {
         let mut bits: Vec<bool> = text.iter().flat_map(|octet| code(u16::from(*octet))).collect();
         bits.resize(bits.len().next_multiple_of(8), true);

@@ -3,7 +3,7 @@
 //! the beginning of a header block; h2 can do nothing with it before the rest has come.
 
 use super::memo::Memo;
-use super::plain_literals::{WAITED_FOR, append_plainly};
+use super::plain_literals::{Appended, WAITED_FOR, append_plainly};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -74,26 +74,28 @@ impl Intake {
         self.bytes.is_empty()
     }
 
-    /// Takes what `read` puts into it; it is empty. `next_frame`: where in that a frame begins, if it is known. `false`: nothing has
-    /// come, and nothing will.
-    pub(super) fn fill(
+    /// Takes what `read` puts into it, and gives as much as there is room for in `to`; it is empty. `next_frame`: where in what comes a
+    /// frame begins, if it is known. `false`: nothing has come, and nothing will.
+    pub(super) fn pass(
         &mut self,
         next_frame: Option<usize>,
+        to: &mut ReadBuf<'_>,
         read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<bool>> {
         let mut room = self.shared.room.take();
         if room.is_empty() {
             room = vec![0; WAITED_FOR + AT_A_TIME].into();
         }
-        let filled = self.fill_from(&mut room, next_frame, read);
+        let more = self.pass_through(&mut room, next_frame, to, read);
         self.shared.room.set(room);
-        filled
+        more
     }
 
-    fn fill_from(
+    fn pass_through(
         &mut self,
         room: &mut [u8],
         next_frame: Option<usize>,
+        to: &mut ReadBuf<'_>,
         read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<bool>> {
         let begun = self.bytes.get(self.whole..).unwrap_or_default();
@@ -101,20 +103,29 @@ impl Intake {
         before.copy_from_slice(begun);
         let mut came = ReadBuf::new(free.get_mut(..AT_A_TIME).expect("as much is beside what is waited for"));
         ready!(read(&mut came))?;
-        let came = came.filled().len();
+        let (begun, came) = (begun.len(), came.filled().len());
         if came == 0 {
             self.whole = self.bytes.len();
+            self.give(to);
             return Poll::Ready(Ok(false));
         }
-        let begun = begun.len();
         if self.bytes.capacity() == 0 {
             self.bytes = self.shared.spare.take();
         }
         self.bytes.clear();
-        let start = if begun > 0 { Some(0) } else { next_frame };
         let all = room.get(..begun + came).unwrap_or_default();
-        let begun = append_plainly(all, start.unwrap_or(all.len()), &mut self.shared.memo.borrow_mut(), &mut self.bytes);
-        (self.taken, self.whole) = (0, self.bytes.len() - begun);
+        let start = if begun > 0 { Some(0) } else { next_frame };
+        let Appended { mut up_to, whole } =
+            append_plainly(all, start.unwrap_or(all.len()), &mut self.shared.memo.borrow_mut(), &mut self.bytes);
+        if self.bytes.is_empty() {
+            // Messages, mostly: copied once.
+            let given = all.get(..whole.min(to.remaining())).unwrap_or_default();
+            to.put_slice(given);
+            up_to = given.len();
+        }
+        self.bytes.extend_from_slice(all.get(up_to..).unwrap_or_default());
+        (self.taken, self.whole) = (0, self.bytes.len() - (all.len() - whole));
+        self.give(to);
         Poll::Ready(Ok(true))
     }
 
@@ -324,8 +335,9 @@ mod tests {
         let calls: Vec<u8> = (0..100).map(|call| 2 * call + 1).flat_map(with_token).collect();
         let plain: usize = {
             let mut to = Vec::new();
-            append_plainly(&with_token(1), 0, &mut Memo::default(), &mut to);
-            to.len() * 100
+            let call = with_token(1);
+            let done = append_plainly(&call, 0, &mut Memo::default(), &mut to);
+            (to.len() + call.len() - done.up_to) * 100
         };
         for (cut, room) in [(4096, 8192), (8192, 8192), (16_384, 3000), (100, 8192), (1, 500)] {
             let mut intake = Intake::new(Rc::default());
@@ -340,10 +352,12 @@ mod tests {
                         piece = later;
                         Poll::Ready(Ok(()))
                     };
-                    assert!(matches!(intake.fill(next_frame, read), Poll::Ready(Ok(true))));
+                    let mut to = vec![0; room];
+                    let mut to = ReadBuf::new(&mut to);
+                    assert!(matches!(intake.pass(next_frame, &mut to, read), Poll::Ready(Ok(true))));
+                    got.extend_from_slice(to.filled());
                     while !intake.is_empty() {
-                        let mut to = vec![0; room];
-                        let mut to = ReadBuf::new(&mut to);
+                        to.clear();
                         intake.give(&mut to);
                         got.extend_from_slice(to.filled());
                     }
@@ -358,16 +372,15 @@ mod tests {
     fn what_has_begun_is_given_when_nothing_more_comes() {
         let mut intake = Intake::new(Rc::default());
         let begun = &with_token(1)[..100];
-        let fill = intake.fill(Some(0), |to| {
+        let mut to = [0; 200];
+        let mut to = ReadBuf::new(&mut to);
+        let passed = intake.pass(Some(0), &mut to, |to| {
             to.put_slice(begun);
             Poll::Ready(Ok(()))
         });
-        assert!(matches!(fill, Poll::Ready(Ok(true))) && intake.is_empty() && !intake.holds_nothing());
-        assert!(intake.fill(Some(400), |_| Poll::Pending).is_pending() && intake.is_empty());
-        assert!(matches!(intake.fill(Some(400), |_| Poll::Ready(Ok(()))), Poll::Ready(Ok(false))) && !intake.is_empty());
-        let mut to = [0; 200];
-        let mut to = ReadBuf::new(&mut to);
-        intake.give(&mut to);
+        assert!(matches!(passed, Poll::Ready(Ok(true))) && to.filled().is_empty() && intake.is_empty() && !intake.holds_nothing());
+        assert!(intake.pass(Some(400), &mut to, |_| Poll::Pending).is_pending() && intake.is_empty());
+        assert!(matches!(intake.pass(Some(400), &mut to, |_| Poll::Ready(Ok(()))), Poll::Ready(Ok(false))));
         assert_eq!(to.filled(), begun);
         assert!(intake.holds_nothing());
     }

@@ -4,6 +4,9 @@
 mod allowance;
 mod authority;
 mod frames;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod huffman;
 mod inbox;

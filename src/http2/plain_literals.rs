@@ -16,34 +16,41 @@ pub(super) const WAITED_FOR: usize = 4 * 1024;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Appends `bytes` to `to`; the first frame in them begins at `start`. At the end of them may be the beginning of a frame that is
-/// rewritten once it has come whole: so many bytes, which are appended as they are.
-pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &mut Vec<u8>) -> usize {
-    let (mut from, mut appended) = (start, 0);
-    let mut waits = false;
+/// How far [`append_plainly`] has come.
+pub(super) struct Appended {
+    /// What comes from here on is as it should be, and has not been appended.
+    pub(super) up_to: usize,
+    /// At the end is the beginning of a frame that is rewritten once it has come whole: from here on.
+    pub(super) whole: usize,
+}
+
+/// Appends `bytes` to `to`, as far as anything in them is rewritten. The first frame in them begins at `start`.
+pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &mut Vec<u8>) -> Appended {
+    let mut from = start;
+    let mut done = Appended { up_to: 0, whole: bytes.len() };
     while let Some(left @ [_, ..]) = bytes.get(from..) {
         let Some(([l0, l1, l2, kind, flags, ..], _)) = left.split_first_chunk::<HEADER>() else {
-            waits = true;
+            done.whole = from;
             break;
         };
         let length = HEADER + (usize::from(*l0) << 16 | usize::from(*l1) << 8 | usize::from(*l2));
         if *kind == HEADERS && flags & (END_HEADERS | PADDED) == END_HEADERS {
             let Some(frame) = left.get(..length) else {
-                waits = length <= WAITED_FOR;
+                if length <= WAITED_FOR {
+                    done.whole = from;
+                }
                 break;
             };
-            to.extend_from_slice(bytes.get(appended..from).unwrap_or_default());
             let before = to.len();
-            appended = from + length;
-            if append_frame(frame, *flags, memo, to).is_none() {
-                to.truncate(before);
-                appended = from;
+            to.extend_from_slice(bytes.get(done.up_to..from).unwrap_or_default());
+            match append_frame(frame, *flags, memo, to) {
+                Some(()) => done.up_to = from + length,
+                None => to.truncate(before),
             }
         }
         from += length;
     }
-    to.extend_from_slice(bytes.get(appended..).unwrap_or_default());
-    if waits { bytes.len() - from } else { 0 }
+    done
 }
 
 /// Appends a frame of one whole header block, or a part of it and `None`: it had better stay as it is.
@@ -186,9 +193,10 @@ pub(super) mod tests {
     /// What becomes of it, and how much of that had better wait.
     fn plainly(came: &[u8], start: usize) -> (Vec<u8>, usize) {
         let mut to = b"before".to_vec();
-        let begun = append_plainly(came, start, &mut Memo::default(), &mut to);
+        let Appended { up_to, whole } = append_plainly(came, start, &mut Memo::default(), &mut to);
         assert_eq!(to[..6], *b"before");
-        (to.split_off(6), begun)
+        to.extend_from_slice(&came[up_to..]);
+        (to.split_off(6), came.len() - whole)
     }
 
     #[track_caller]

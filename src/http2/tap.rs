@@ -311,7 +311,9 @@ impl FrameTap {
             if intake.holds_nothing() && next_frame.is_some_and(|left| left >= buf.remaining() / 2) {
                 return self.read(cx, buf);
             }
-            if !ready!(intake.fill(next_frame, |room| self.read(cx, room)))? && intake.is_empty() {
+            let before = buf.filled().len();
+            let more = ready!(intake.pass(next_frame, buf, |room| self.read(cx, room)))?;
+            if !more || buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
         }
