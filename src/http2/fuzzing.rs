@@ -1,9 +1,9 @@
 //! The narrow way into this room for the fuzz target `frames` (`fuzz/`), compiled for it only.
 
 use super::frames::{DATA, END_HEADERS, FrameScanner, HEADER, HEADERS};
-use super::huffman::encoder::code;
 use super::intake::{Intake, Intakes};
 use super::join::{MOST, join};
+use super::testing::code;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::LazyLock;

@@ -6,7 +6,7 @@ const EOS: u16 = 256;
 
 /// Of every octet's code and that of EOS, in bits.
 #[rustfmt::skip]
-const LENGTHS: [u8; 257] = [
+pub(super) const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
     6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10,
     13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6,
@@ -72,19 +72,19 @@ fn long(bits: u64, count: u8) -> Option<(u8, u8)> {
 
 /// The codes of one length.
 #[derive(Clone, Copy)]
-struct Codes {
-    first: u32,
+pub(super) struct Codes {
+    pub(super) first: u32,
     /// The one after the last.
     end: u32,
     /// Where the first one's symbol is among [`SYMBOLS`].
-    at: u16,
+    pub(super) at: u16,
 }
 
 /// Ordered by their codes.
-const SYMBOLS: [u16; 257] = symbols();
+pub(super) const SYMBOLS: [u16; 257] = symbols();
 
 /// By length.
-const CODES: [Codes; LONGEST as usize + 1] = codes();
+pub(super) const CODES: [Codes; LONGEST as usize + 1] = codes();
 
 /// The symbol whose code a byte begins with, and that code's length; 0 where it is longer than [`SHORT`].
 static BY_FIRST_BITS: [(u8, u8); 1 << SHORT] = by_first_bits();
@@ -144,30 +144,9 @@ const fn by_first_bits() -> [(u8, u8); 1 << SHORT] {
     table
 }
 
-/// The other way, for tests and fuzzing.
-#[cfg(any(test, fuzzing))]
-pub(super) mod encoder {
-    use super::{CODES, LENGTHS, SYMBOLS};
-
-    #[cfg(test)]
-    pub(in super::super) fn encode(text: &[u8]) -> Vec<u8> {
-        let mut bits: Vec<bool> = text.iter().flat_map(|octet| code(u16::from(*octet))).collect();
-        bits.resize(bits.len().next_multiple_of(8), true);
-        bits.chunks(8).map(|octet| octet.iter().fold(0, |octet, bit| octet << 1 | u8::from(*bit))).collect()
-    }
-
-    pub(in super::super) fn code(symbol: u16) -> Vec<bool> {
-        let length = LENGTHS.get(usize::from(symbol)).copied().expect("an octet or EOS");
-        let codes = CODES.get(usize::from(length)).expect("no longer than the longest");
-        let place = SYMBOLS.iter().position(|other| *other == symbol).expect("all are there") as u32;
-        let code = codes.first + place - u32::from(codes.at);
-        (0..length).rev().map(|bit| code >> bit & 1 == 1).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::encoder::{code, encode};
+    use super::super::testing::{code, encode};
     use super::*;
     use proptest::prelude::*;
 

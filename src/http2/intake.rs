@@ -13,8 +13,11 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::io::ReadBuf;
 
-/// What is read at a time, in bytes; the most that h2 asks for.
+/// The most that is read at a time, in bytes.
 const AT_A_TIME: usize = 8 * 1024;
+
+/// As much is read also where h2 has less room. Not more, since what has been read is decoded before anybody asks what it has grown to.
+const AT_LEAST: usize = 2 * 1024;
 
 /// How long a value may go unused before it is forgotten; up to twice that.
 const FORGET: Duration = Duration::from_secs(60);
@@ -24,7 +27,7 @@ const FORGET: Duration = Duration::from_secs(60);
 pub struct Intakes {
     memo: RefCell<Memo>,
     /// To read into: what has begun and what comes. Allocated when it is first used.
-    room: Cell<Box<[u8]>>,
+    scratch: Cell<Box<[u8]>>,
     /// To write to, while no connection holds it.
     spare: Cell<Vec<u8>>,
 }
@@ -82,26 +85,27 @@ impl Intake {
         to: &mut ReadBuf<'_>,
         read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<bool>> {
-        let mut room = self.shared.room.take();
-        if room.is_empty() {
-            room = vec![0; WAITED_FOR + AT_A_TIME].into();
+        let mut scratch = self.shared.scratch.take();
+        if scratch.is_empty() {
+            scratch = vec![0; WAITED_FOR + AT_A_TIME].into();
         }
-        let more = self.pass_through(&mut room, next_frame, to, read);
-        self.shared.room.set(room);
+        let more = self.pass_through(&mut scratch, next_frame, to, read);
+        self.shared.scratch.set(scratch);
         more
     }
 
     fn pass_through(
         &mut self,
-        room: &mut [u8],
+        scratch: &mut [u8],
         next_frame: Option<usize>,
         to: &mut ReadBuf<'_>,
         read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<bool>> {
         let begun = self.bytes.get(self.whole..).unwrap_or_default();
-        let (before, free) = room.split_at_mut_checked(begun.len()).expect("no more than is waited for");
+        let (before, free) = scratch.split_at_mut_checked(begun.len()).expect("no more than is waited for");
         before.copy_from_slice(begun);
-        let mut came = ReadBuf::new(free.get_mut(..AT_A_TIME).expect("as much is beside what is waited for"));
+        let room = to.remaining().clamp(AT_LEAST, AT_A_TIME);
+        let mut came = ReadBuf::new(free.get_mut(..room).expect("as much is beside what is waited for"));
         ready!(read(&mut came))?;
         let (begun, came) = (begun.len(), came.filled().len());
         if came == 0 {
@@ -113,7 +117,7 @@ impl Intake {
             self.bytes = self.shared.spare.take();
         }
         self.bytes.clear();
-        let all = room.get(..begun + came).unwrap_or_default();
+        let all = scratch.get(..begun + came).unwrap_or_default();
         let start = if begun > 0 { Some(0) } else { next_frame };
         let Appended { mut up_to, whole } =
             append_plainly(all, start.unwrap_or(all.len()), &mut self.shared.memo.borrow_mut(), &mut self.bytes);
@@ -145,7 +149,7 @@ impl Intake {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plain_literals::tests::{frame, text};
+    use super::super::testing::{frame, text};
     use super::super::{FrameTap, Io};
     use super::*;
     use proptest::prelude::*;

@@ -84,7 +84,7 @@ fn same(known: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::huffman::encoder::encode;
+    use super::super::testing::encode;
     use super::*;
     use proptest::prelude::*;
 

@@ -19,6 +19,8 @@ mod plain_literals;
 mod relay;
 mod standstill;
 mod tap;
+#[cfg(any(test, fuzzing))]
+mod testing;
 
 pub use allowance::Pause;
 pub use authority::{MalformedAuthority, authority};

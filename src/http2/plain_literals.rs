@@ -154,28 +154,14 @@ impl<'a> Block<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::huffman::encoder::encode;
+mod tests {
+    use super::super::testing::{frame, text};
     use super::*;
     use proptest::prelude::*;
 
     const END_STREAM: u8 = 0x1;
     const WITHOUT_INDEX: u8 = 0x00;
     const NEVER_INDEXED: u8 = 0x10;
-
-    pub(in super::super) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-        let [.., l0, l1, l2] = payload.len().to_be_bytes();
-        [&[l0, l1, l2, kind, flags, 0, 0, 0, stream], payload].concat()
-    }
-
-    /// A string, as it is or in Huffman code.
-    pub(in super::super) fn text(text: &[u8], encoded: bool) -> Vec<u8> {
-        let bytes = if encoded { encode(text) } else { text.to_vec() };
-        let mut written = Vec::new();
-        append_length(bytes.len(), &mut written);
-        written[0] |= if encoded { 0x80 } else { 0 };
-        [written, bytes].concat()
-    }
 
     /// `:method: POST`, `authorization`, whose name has an index, and a name that has none.
     fn block(form: u8, token: &[u8], encoded: bool) -> Vec<u8> {

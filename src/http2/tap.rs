@@ -308,7 +308,7 @@ impl FrameTap {
             }
             let next_frame = self.scanner.next_frame();
             // What is left of a frame that h2 has room for, most of a message, goes there without being copied.
-            if intake.holds_nothing() && next_frame.is_some_and(|left| left >= buf.remaining() / 2) {
+            if intake.holds_nothing() && next_frame.is_some_and(|left| left > buf.remaining() / 2) {
                 return self.read(cx, buf);
             }
             let before = buf.filled().len();
