@@ -144,7 +144,7 @@ impl Allowance {
     const OF_A_CLIENT: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
 
     /// Its heads are bounded by the calls that wait for them.
-    const OF_AN_UPSTREAM: Allowance = Allowance { all: AT_A_TIME, heads: usize::MAX };
+    const OF_AN_UPSTREAM: Allowance = Allowance { all: AT_A_TIME_OF_AN_UPSTREAM, heads: usize::MAX };
 
     fn less(self, all: usize, heads: usize) -> Allowance {
         Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }
@@ -190,8 +190,12 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
-/// What is read of a connection before others get their turn, the calls it has begun among them, in bytes. Nobody waits long for a flood.
+/// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
 const AT_A_TIME: usize = 64 * 1024;
+
+/// What is read of an upstream connection before others get their turn, in bytes: a millisecond or two of the worst of floods. With
+/// half as much long streams of small messages take a tenth more CPU.
+const AT_A_TIME_OF_AN_UPSTREAM: usize = 128 * 1024;
 
 /// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
 /// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.

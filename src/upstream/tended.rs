@@ -119,8 +119,8 @@ mod tests {
     use std::time::Duration;
     use tokio::task::{LocalSet, yield_now};
 
-    /// What is read of a connection in one turn, in bytes; the last read of it may bring half as much again.
-    const PART: usize = 64 * 1024;
+    /// What is read of a connection in one turn, in bytes; the last read of it may bring a quarter more.
+    const PART: usize = 128 * 1024;
 
     #[test]
     fn a_flood_is_read_in_parts_and_everybody_else_comes_between_them() {
@@ -132,7 +132,7 @@ mod tests {
             let (near, mut far) = UnixStream::pair().unwrap();
             near.set_nonblocking(true).unwrap();
             far.set_nonblocking(true).unwrap();
-            SockRef::from(&far).set_send_buffer_size(1 << 20).unwrap();
+            SockRef::from(&far).set_send_buffer_size(208 << 10).unwrap(); // twice that is had, on every Linux
             let near = tokio::net::UnixStream::from_std(near).unwrap();
             let (io, tap) = FrameTap::connected(Io::Unix(near), MINUTE, 1024, MINUTE);
             let (_calls, driver) = h2::client::handshake(io).await.unwrap();
@@ -150,7 +150,7 @@ mod tests {
                     }
                 }
             };
-            assert!(fill() >= 3 * PART, "or it would prove nothing");
+            assert!(fill() > 2 * PART, "or it would prove nothing");
             let driving = tokio::task::spawn_local(drive(driver, tap));
             let mut read = 0;
             for turn in 0..100 {
