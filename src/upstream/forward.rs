@@ -74,31 +74,34 @@ const MOST_RETRIES: usize = 2;
 
 /// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write; that a call may be
 /// made again, when the upstream has surely not seen it, is this function's own affair.
-pub async fn forward(
-    permit: Permit,
-    passage: Passage<'_>,
+///
+/// A block within a function: an `async fn` holds its arguments twice, and a call's future is most of what it holds.
+pub fn forward<'a>(
+    _permit: Permit,
+    passage: Passage<'a>,
     mut request: Box<Request<()>>,
-    client: &mut ClientStream,
-) -> Result<Finished, Ended> {
-    drop(permit);
-    let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
-    let mut timer = Timer(sleep.as_pin_mut());
-    client.keep(&request, passage.pool.kept.clone());
-    for _ in 0..MOST_RETRIES {
-        let failed = match attempt(&passage, request, client, &mut timer).await {
-            Ok(finished) => return Ok(finished),
-            Err(failed) => failed,
-        };
-        if !failed.unseen {
-            return Err(at_deadline(failed.ended, passage.deadline));
+    client: &'a mut ClientStream,
+) -> impl Future<Output = Result<Finished, Ended>> {
+    async move {
+        let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
+        let mut timer = Timer(sleep.as_pin_mut());
+        client.keep(&request, passage.pool.kept.clone());
+        for _ in 0..MOST_RETRIES {
+            let failed = match attempt(&passage, request, client, &mut timer).await {
+                Ok(finished) => return Ok(finished),
+                Err(failed) => failed,
+            };
+            if !failed.unseen {
+                return Err(at_deadline(failed.ended, passage.deadline));
+            }
+            // The client may have kept what we have not: its library tries again by itself.
+            let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
+            passage.record.upstream_retried();
+            request = same;
         }
-        // The client may have kept what we have not: its library tries again by itself.
-        let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
-        passage.record.upstream_retried();
-        request = same;
+        client.forget();
+        attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
     }
-    client.forget();
-    attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
 }
 
 /// Why an attempt did not bring the upstream's own answer.
@@ -115,28 +118,30 @@ impl From<Ended> for Failed {
 }
 
 /// Makes the call once.
-async fn attempt(
-    passage: &Passage<'_>,
+fn attempt<'a>(
+    passage: &'a Passage<'a>,
     request: Box<Request<()>>,
-    client: &mut ClientStream,
-    timer: &mut Timer<'_>,
-) -> Result<Finished, Failed> {
-    let opened = {
-        let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
-        let mut opening = pin!(open(passage, head, client.upload.is_empty()));
-        poll_fn(|cx| match client.poll_gone(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
-            Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
-                ready => ready,
-            },
-        })
-        .await?
-    };
-    client.upload.opening();
-    let mut handed_over = HandedOver(None);
-    let mut exchange = Exchange { passage, client, upstream: handed_over.0.insert(opened) };
-    poll_fn(|cx| exchange.poll(cx, timer)).await
+    client: &'a mut ClientStream,
+    timer: &'a mut Timer<'_>,
+) -> impl Future<Output = Result<Finished, Failed>> {
+    async move {
+        let opened = {
+            let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
+            let mut opening = pin!(open(passage, head, client.upload.is_empty()));
+            poll_fn(|cx| match client.poll_gone(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
+                Poll::Pending => match opening.as_mut().poll(cx) {
+                    Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
+                    ready => ready,
+                },
+            })
+            .await?
+        };
+        client.upload.opening();
+        let mut handed_over = HandedOver(None);
+        let mut exchange = Exchange { passage, client, upstream: handed_over.0.insert(opened) };
+        poll_fn(|cx| exchange.poll(cx, timer)).await
+    }
 }
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
