@@ -3,6 +3,7 @@
 //! nothing while none runs. Counts the frames that carry no call, for a flood of them.
 
 use super::Standstill;
+use super::allowance::{Allowance, Pause};
 use super::frames::FrameScanner;
 use super::inbox::Inbox;
 use super::io::Io;
@@ -11,12 +12,11 @@ use super::outlet::Outlet;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep};
 
 /// What the owner of a connection can ask about it while h2 owns the socket.
@@ -94,7 +94,7 @@ impl TapState {
 
     /// Lets an accepted connection read on after [`Pause::Heads`].
     pub fn read_more_heads(&self) {
-        self.allowance.set(Allowance { heads: self.part.heads, ..self.allowance.get() });
+        self.allowance.set(self.allowance.get().more_heads(self.part));
     }
 
     /// Lets the connection read its next part.
@@ -111,51 +111,6 @@ impl TapState {
     /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
     pub fn poll_flood(&self) -> Poll<()> {
         if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// Why a connection is not read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
-    /// Some header blocks have been read. Whoever knows what they have grown to says whether there may be more.
-    Heads,
-    /// It has read its part: others come first.
-    Part,
-}
-
-impl Pause {
-    /// Has the task of `cx` woken when nobody else on this thread is left who could go on, and what has come for others has been
-    /// looked for. A task that wakes itself goes on before that is done: sixty times over, in a `LocalSet`.
-    pub fn until_others_have_had_their_turn(self, cx: &mut Context<'_>) {
-        let _ = pin!(yield_now()).poll(cx); // it sees to that when it is first polled
-    }
-}
-
-/// What may still be read of a connection, in bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Allowance {
-    /// Of anything.
-    all: usize,
-    /// Of header blocks.
-    heads: usize,
-}
-
-impl Allowance {
-    const OF_A_CLIENT: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
-
-    /// Its heads are bounded by the calls that wait for them.
-    const OF_AN_UPSTREAM: Allowance = Allowance { all: AT_A_TIME_OF_AN_UPSTREAM, heads: usize::MAX };
-
-    fn less(self, all: usize, heads: usize) -> Allowance {
-        Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }
-    }
-
-    fn pause(self) -> Option<Pause> {
-        match self {
-            Allowance { all: 0, .. } => Some(Pause::Part),
-            Allowance { heads: 0, .. } => Some(Pause::Heads),
-            _ => None,
-        }
     }
 }
 
@@ -189,17 +144,6 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
-
-/// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
-const AT_A_TIME: usize = 64 * 1024;
-
-/// What is read of an upstream connection before others get their turn, in bytes: a millisecond or two of the worst of floods. With
-/// half as much long streams of small messages take a tenth more CPU.
-const AT_A_TIME_OF_AN_UPSTREAM: usize = 128 * 1024;
-
-/// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
-/// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.
-const HEADS_AT_A_TIME: usize = 4 * 1024;
 
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
