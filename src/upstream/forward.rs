@@ -76,6 +76,7 @@ const MOST_RETRIES: usize = 2;
 /// made again, when the upstream has surely not seen it, is this function's own affair.
 ///
 /// A block within a function: an `async fn` holds its arguments twice, and a call's future is most of what it holds.
+#[allow(clippy::manual_async_fn)]
 pub fn forward<'a>(
     _permit: Permit,
     passage: Passage<'a>,
@@ -118,6 +119,7 @@ impl From<Ended> for Failed {
 }
 
 /// Makes the call once.
+#[allow(clippy::manual_async_fn)] // as above
 fn attempt<'a>(
     passage: &'a Passage<'a>,
     request: Box<Request<()>>,
