@@ -28,8 +28,10 @@ pub struct TapState {
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
     outlet: Rc<Outlet>,
-    /// What may still be read of an accepted connection before its owner has been asked.
-    allowance: Cell<Option<Allowance>>,
+    /// What may still be read before the connection's owner has been asked.
+    allowance: Cell<Allowance>,
+    /// What that is each time.
+    part: Allowance,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
     /// HEADERS or DATA has come since this was last asked.
@@ -86,19 +88,19 @@ impl TapState {
         &self.outlet
     }
 
-    /// Why an accepted connection reads no further, if it does not: nothing but the owner's word makes it go on.
+    /// Why the connection reads no further, if it does not: nothing but the owner's word makes it go on.
     pub fn pause(&self) -> Option<Pause> {
-        self.allowance.get().and_then(Allowance::pause)
+        self.allowance.get().pause()
     }
 
     /// Lets an accepted connection read on after [`Pause::Heads`].
     pub fn read_more_heads(&self) {
-        self.allowance.set(self.allowance.get().map(Allowance::more_heads));
+        self.allowance.set(self.allowance.get().more_heads(self.part));
     }
 
-    /// Lets an accepted connection read its next part.
+    /// Lets the connection read its next part.
     pub fn read_on(&self) {
-        self.allowance.set(Some(Allowance::WHOLE));
+        self.allowance.set(self.part);
     }
 
     /// Which of the tap's own timers ended the connection.
@@ -190,10 +192,9 @@ impl FrameTap {
         stalled: Duration,
     ) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        let (mut tap, state) =
-            FrameTap::new(io, Inlet::Client(Intake::new(intakes)), FrameScanner::new(24, usize::MAX), header_block, stalled);
+        let (scanner, inlet) = (FrameScanner::new(24, usize::MAX), Inlet::Client(Intake::new(intakes)));
+        let (mut tap, state) = FrameTap::new(io, scanner, inlet, Allowance::OF_A_CLIENT, header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
-        state.allowance.set(Some(Allowance::WHOLE));
         tap.flood_since = Some((Instant::now(), 0));
         (tap, state)
     }
@@ -201,11 +202,19 @@ impl FrameTap {
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
     /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
     pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        FrameTap::new(io, Inlet::Upstream(Inbox::default()), FrameScanner::new(0, header_bytes), header_block, stalled)
+        let (scanner, inlet) = (FrameScanner::new(0, header_bytes), Inlet::Upstream(Inbox::default()));
+        FrameTap::new(io, scanner, inlet, Allowance::OF_AN_UPSTREAM, header_block, stalled)
     }
 
-    fn new(io: Io, inlet: Inlet, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let state = Rc::new(TapState::default());
+    fn new(
+        io: Io,
+        scanner: FrameScanner,
+        inlet: Inlet,
+        part: Allowance,
+        header_block: Duration,
+        stalled: Duration,
+    ) -> (FrameTap, Rc<TapState>) {
+        let state = Rc::new(TapState { allowance: Cell::new(part), part, ..TapState::default() });
         let standstill = Standstill::new(stalled);
         let state_too = state.clone();
         let tap = FrameTap { io, inlet, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
@@ -215,7 +224,7 @@ impl FrameTap {
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
         let heads = std::mem::take(&mut self.scanner.header_bytes);
-        self.state.allowance.set(self.state.allowance.get().map(|allowance| allowance.less(bytes.len(), heads)));
+        self.state.allowance.set(self.state.allowance.get().less(bytes.len(), heads));
         self.state.heard.set(true);
         if std::mem::take(&mut self.scanner.message) {
             self.state.message.set(true);
@@ -294,14 +303,13 @@ impl FrameTap {
         }
     }
 
+    /// Not where the connection's owner sends it away, nor until the owner lets it go on.
+    fn may_read(&self) -> bool {
+        !self.state.flood.get() && self.state.pause().is_none()
+    }
+
     fn read_from_client(&mut self, cx: &mut Context<'_>, intake: &mut Intake, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.state.flood.get() {
-                return Poll::Pending; // the connection's owner sends it away
-            }
-            if self.state.pause().is_some() {
-                return Poll::Pending; // until the owner lets it go on
-            }
+        while self.may_read() {
             if !intake.is_empty() {
                 intake.give(buf);
                 return Poll::Ready(Ok(()));
@@ -317,9 +325,13 @@ impl FrameTap {
                 return Poll::Ready(Ok(()));
             }
         }
+        Poll::Pending
     }
 
     fn read_from_upstream(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.may_read() {
+            return Poll::Pending;
+        }
         let read = match inbox.is_empty() {
             true => inbox.fill(|room| self.read(cx, room)),
             false => Poll::Ready(Ok(())),

@@ -23,7 +23,7 @@ async fn a_frozen_upstream_is_noticed_and_used_again_as_soon_as_it_thaws() {
     let doorward = Site::new().start(&configuration(&upstream.url(), "workers: 1\nauthentication: { mode: disabled }\n"));
     let mut wire = Wire::connect(&doorward).await;
     assert_eq!(wire.call(request("/demo.v1.Echo/Unary", &[])).await.grpc_status(), Some(0));
-    upstream.signal("STOP");
+    upstream.freeze();
     let (answer, took) = patient(&mut wire).await;
     assert_eq!(answer.refusal(), (14, "UPSTREAM_UNAVAILABLE".to_owned()), "{answer:?}");
     assert!(took <= NOTICED, "{took:?}");

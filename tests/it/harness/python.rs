@@ -117,6 +117,18 @@ impl PythonUpstream {
         self.process.signal(name);
     }
 
+    /// Stops it, and returns when none of its threads runs any more: a signal takes its time.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        super::eventually("a frozen service", || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+            let stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'));
+            let mut states = threads.map(|thread| std::fs::read_to_string(thread?.path().join("stat")));
+            states.all(|state| state.is_ok_and(stopped)).then_some(())
+        });
+    }
+
     /// Waits for the end of the process.
     #[track_caller]
     pub fn wait(&mut self) {
