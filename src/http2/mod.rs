@@ -21,6 +21,7 @@ mod standstill;
 mod tap;
 #[cfg(any(test, fuzzing))]
 mod testing;
+mod timed_out;
 
 pub use allowance::Pause;
 pub use authority::{MalformedAuthority, authority};
@@ -30,7 +31,8 @@ pub use io::Io;
 pub use outlet::{Outlet, Turn};
 pub use relay::{Broken, Relay, Relayed};
 pub use standstill::Standstill;
-pub use tap::{FrameTap, TapState, TimedOut};
+pub use tap::{FrameTap, TapState};
+pub use timed_out::TimedOut;
 
 /// What one stream of a client may have in flight towards us before it is forwarded, in bytes; its buffer here, at most.
 pub const CLIENT_STREAM_WINDOW: u32 = 96 * 1024;

@@ -10,6 +10,7 @@ use super::intake::{Intake, Intakes};
 use super::io::Io;
 use super::join::join;
 use super::outlet::Outlet;
+use super::timed_out::TimedOut;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -112,28 +113,6 @@ impl TapState {
     /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
     pub fn poll_flood(&self) -> Poll<()> {
         if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// A timer of the tap that has ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimedOut {
-    /// The first SETTINGS have not come.
-    Handshake,
-    /// A header block was begun and not ended.
-    HeaderBlock,
-    /// The socket has taken nothing while bytes waited.
-    Stalled,
-}
-
-impl TimedOut {
-    fn error(self) -> io::Error {
-        let what = match self {
-            TimedOut::Handshake => "no SETTINGS in time",
-            TimedOut::HeaderBlock => "an unfinished header block",
-            TimedOut::Stalled => "it takes nothing while bytes wait for it",
-        };
-        io::Error::new(io::ErrorKind::TimedOut, what)
     }
 }
 
