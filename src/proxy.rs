@@ -7,7 +7,7 @@ use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure,
 use crate::authorization::{Denied, Permit, Policy, Route};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
-use crate::grpc::{Code, MethodPath, parse_timeout};
+use crate::grpc::{Code, GRPC_TIMEOUT, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, MalformedAuthority, Unacceptable, authority};
 use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
@@ -292,7 +292,7 @@ fn check_http(request: &Request<()>) -> Result<(), Refusal> {
 
 /// The moment `grpc-timeout` names; `None` without one, or when it is farther than a clock can tell.
 fn read_deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, Refusal> {
-    let mut timeouts = headers.get_all("grpc-timeout").iter();
+    let mut timeouts = headers.get_all(&GRPC_TIMEOUT).iter();
     let Some(timeout) = timeouts.next() else { return Ok(None) };
     if timeouts.next().is_some() {
         return Err(Refusal::TimeoutMalformed);
