@@ -19,7 +19,7 @@ use crate::upstream::{ClientStream, Connector, Ended, Finished, Passage, Pool, f
 use arc_swap::ArcSwap;
 use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -406,10 +406,11 @@ fn rewrite(
     caller: Option<&Caller>,
     public: bool,
 ) -> Result<(), NotServed> {
-    let uri = Uri::builder().scheme(generation.upstream_scheme.clone()).authority(authority);
+    let mut uri = Parts::default();
+    (uri.scheme, uri.authority) = (Some(generation.upstream_scheme.clone()), Some(authority));
     // The very bytes that were authorised.
-    let uri = uri.path_and_query(path.path_and_query().clone()).build().map_err(|_| NotServed::Malformed { forwarded: false })?;
-    *request.uri_mut() = uri;
+    uri.path_and_query = Some(path.path_and_query().clone());
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| NotServed::Malformed { forwarded: false })?;
     let headers = request.headers_mut();
     headers.remove(HOST);
     // First every header we own, in any spelling, in every mode; then ours.
