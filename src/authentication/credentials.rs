@@ -143,6 +143,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_all_of_visible_ascii() {
+        let token = |value: &[u8]| bearer_token(&HeaderValue::from_bytes(value).unwrap()).map(<[u8]>::to_vec).ok();
+        let whole: Vec<u8> = (b'!'..=b'~').collect();
+        assert_eq!(token(&[b"Bearer ", &whole[..]].concat()), Some(whole.clone()));
+        // Among so many others that it is not looked at alone.
+        for bad in [b' ', b'\t', 0x80, 0xff] {
+            assert_eq!(token(&[b"Bearer ", &whole[..], &[bad], &whole[..]].concat()), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn two_of_a_kind_are_ambiguous_even_when_equal() {
         assert_eq!(kind(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")]), FailureKind::CredentialsAmbiguous);
         assert_eq!(kind(&[("x-api-key", b"a"), ("x-api-key", b"a")]), FailureKind::CredentialsAmbiguous);

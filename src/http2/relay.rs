@@ -407,6 +407,24 @@ mod tests {
     }
 
     #[test]
+    fn a_small_piece_that_waits_at_the_front_lets_go_of_the_buffer_it_came_in() {
+        let buffers = [(); 3].map(|()| Bytes::from(vec![b'x'; 2 * SMALL]));
+        let mut backlog = Backlog::default();
+        backlog.push(buffers[0].slice(..16));
+        backlog.push(buffers[1].slice(..SMALL));
+        backlog.settle();
+        assert!(buffers[0].is_unique() && !buffers[1].is_unique());
+        assert_eq!((backlog.pop(16).len(), backlog.pop(1).len()), (16, 1));
+        backlog.settle();
+        assert!(buffers[1].is_unique(), "what has come to the front since");
+        assert_eq!(backlog.pop(usize::MAX).len(), SMALL - 1);
+        backlog.settle();
+        backlog.push(buffers[2].slice(..16));
+        backlog.settle();
+        assert!(buffers[2].is_unique(), "what has come since nothing waited");
+    }
+
+    #[test]
     fn tiny_pieces_that_wait_are_joined() {
         let mut backlog = Backlog::default();
         (0..100_000).for_each(|_| backlog.push(Bytes::from_static(b"x")));
