@@ -22,7 +22,7 @@ use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::{OnceCell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,14 +117,12 @@ pub fn call(
     let snapshot = proxy.snapshot();
     let telemetry = snapshot.generation.telemetry.clone();
     let mut record = CallRecord::begin(telemetry, proxy.request_ids.next(), peer, arrived.into_std());
-    let address = peer.map(|peer| peer.ip());
     async move {
         let generation = &snapshot.generation;
-        let peer = Peer { address, certificate: certificate.as_deref() };
         let caller = OnceCell::new();
         let outcome = tokio::select! {
             biased;
-            outcome = serve_call(&proxy, &snapshot, request, &peer, &mut client, &mut record, &caller) => outcome,
+            outcome = serve_call(&proxy, &snapshot, request, certificate.as_deref(), &mut client, &mut record, &caller) => outcome,
             refusal = ended_by_us(&proxy, generation, &caller) => Err(NotServed::Refused(refusal)),
         };
         record.bytes_in(client.bytes_in());
@@ -171,12 +169,6 @@ async fn ended_by_us(proxy: &Proxy, generation: &Generation, caller: &OnceCell<A
     }
 }
 
-/// Who is at the other end of the connection.
-struct Peer<'a> {
-    address: Option<IpAddr>,
-    certificate: Option<&'a PeerCertificate>,
-}
-
 /// Why the upstream's own answer was not passed on.
 enum NotServed {
     /// We answer.
@@ -209,7 +201,7 @@ async fn serve_call(
     proxy: &Proxy,
     Snapshot { generation, pool }: &Snapshot,
     mut request: Box<Request<()>>,
-    peer: &Peer<'_>,
+    certificate: Option<&PeerCertificate>,
     client: &mut ClientStream,
     record: &mut CallRecord,
     known: &OnceCell<Arc<Caller>>,
@@ -228,7 +220,7 @@ async fn serve_call(
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
             // Pinned here and passed on by reference: by value the call would hold it three times.
-            let admission = pin!(admit(generation, route, request.headers(), peer, deadline, record));
+            let admission = pin!(admit(generation, route, request.headers(), certificate, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
@@ -319,11 +311,11 @@ async fn admit(
     generation: &Generation,
     route: Route,
     headers: &HeaderMap,
-    peer: &Peer<'_>,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, peer, deadline, record).await? {
+    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -356,12 +348,12 @@ async fn admit(
 async fn authenticate(
     generation: &Generation,
     headers: &HeaderMap,
-    &Peer { address, certificate }: &Peer<'_>,
+    certificate: Option<&PeerCertificate>,
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
-    let attempts = generation.rate_limits.attempts(address);
+    let attempts = generation.rate_limits.attempts(record.peer().map(|peer| peer.ip()));
     let verdict = authenticator.authenticate(headers, certificate, &attempts, SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,

@@ -35,14 +35,21 @@ pub enum Broken {
     Stalled,
 }
 
+/// What is still to come from the source. Trailers stay with h2 until everything before them is given: they take no room in each
+/// relay, and what has come of an answer is whole, whatever becomes of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Data,
+    Trailers,
+    Nothing,
+}
+
 /// The state of one direction.
 #[derive(Debug)]
 pub struct Relay {
     source: RecvStream,
     backlog: Backlog,
-    /// The source has no more DATA.
-    drained: bool,
-    trailers: Option<HeaderMap>,
+    rest: Rest,
     bytes: u64,
     /// Bytes the sink has taken.
     given: u64,
@@ -62,8 +69,7 @@ impl Relay {
         Relay {
             source,
             backlog: Backlog::default(),
-            drained: false,
-            trailers: None,
+            rest: Rest::Data,
             bytes: 0,
             given: 0,
             standstill: Standstill::new(stalled),
@@ -82,7 +88,7 @@ impl Relay {
 
     /// Whether the source ended with its headers: then there is nothing to relay.
     pub fn is_empty(&self) -> bool {
-        self.source.is_end_stream() && self.backlog.is_empty() && self.trailers.is_none()
+        self.source.is_end_stream() && self.backlog.is_empty()
     }
 
     /// Bytes taken from the source so far.
@@ -139,27 +145,20 @@ impl Relay {
                     }
                 }
             }
-            if !self.drained {
-                return Poll::Pending;
-            }
-            return Poll::Ready(self.end(sink));
+            return if self.rest == Rest::Data { Poll::Pending } else { self.end(cx, sink) };
         }
     }
 
     /// Takes everything that has come.
     fn take(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
-        while !self.drained {
+        while self.rest == Rest::Data {
             match self.source.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.bytes += data.len() as u64;
                     self.backlog.push(data);
                 }
                 Poll::Ready(Some(Err(error))) => return Err(Broken::Source(error)),
-                Poll::Ready(None) => match self.source.poll_trailers(cx) {
-                    Poll::Ready(Ok(trailers)) => (self.drained, self.trailers) = (true, trailers),
-                    Poll::Ready(Err(error)) => return Err(Broken::Source(error)),
-                    Poll::Pending => return Ok(()),
-                },
+                Poll::Ready(None) => self.rest = if self.source.is_end_stream() { Rest::Nothing } else { Rest::Trailers },
                 Poll::Pending => return Ok(()),
             }
         }
@@ -192,7 +191,7 @@ impl Relay {
             if self.kept.as_mut().is_some_and(|kept| !kept.take(&data)) {
                 self.kept = None;
             }
-            let last = self.backlog.is_empty() && self.trailers.is_none() && self.source.is_end_stream();
+            let last = self.backlog.is_empty() && (self.rest == Rest::Nothing || self.source.is_end_stream());
             self.given += length as u64;
             let sent = sink.send_data(data, last).map_err(|_| Broken::Sink);
             // An error here means the stream is gone, which the next poll of the source reports with its reason.
@@ -205,14 +204,19 @@ impl Relay {
         Poll::Ready(Ok(Given::All))
     }
 
-    fn end(&mut self, sink: &mut SendStream<Bytes>) -> Result<Relayed, Broken> {
-        match self.trailers.take() {
+    /// All data is given.
+    fn end(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<Relayed, Broken>> {
+        let trailers = match self.rest {
+            Rest::Trailers => ready!(self.source.poll_trailers(cx)).map_err(Broken::Source)?,
+            Rest::Data | Rest::Nothing => None,
+        };
+        Poll::Ready(match trailers {
             Some(trailers) => {
                 self.kept = None; // trailers are the caller's from here on
                 Ok(Relayed::Trailers(trailers))
             }
             None => sink.send_data(Bytes::new(), true).map(|()| Relayed::Ended).map_err(|_| Broken::Sink),
-        }
+        })
     }
 }
 

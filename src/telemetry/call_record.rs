@@ -103,6 +103,11 @@ impl CallRecord {
         self.request_id
     }
 
+    /// Where the client's connection comes from.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// When the request head had come.
     pub fn started(&self) -> Instant {
         self.started

@@ -5,25 +5,32 @@ use std::cell::Cell;
 use std::fmt;
 
 /// Names one call. Unique for practical purposes, across processes too; it is no secret and grants nothing.
+///
+/// In halves: whatever holds a number of sixteen bytes is rounded up to a multiple of them, the state of each call too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(u128);
+pub struct RequestId {
+    /// Of the worker.
+    prefix: u64,
+    /// Of the call; as good as random.
+    number: u64,
+}
 
 impl RequestId {
     /// A trace id for a call that no client has put into a trace (W3C Trace Context §3.2.2.3: not zero).
     pub(super) fn as_trace_id(self) -> u128 {
-        self.0.max(1)
+        (u128::from(self.prefix) << 64 | u128::from(self.number)).max(1)
     }
 
-    /// The span id of the call: the half that differs from call to call, and is as good as random.
+    /// The span id of the call.
     pub(super) fn as_span_id(self) -> u64 {
-        (self.0 as u64).max(1)
+        self.number.max(1)
     }
 }
 
 impl fmt::Display for RequestId {
     /// 32 lower-case hex digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:016x}{:016x}", self.prefix, self.number)
     }
 }
 
@@ -50,7 +57,7 @@ impl RequestIds {
         self.state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        RequestId(u128::from(self.prefix) << 64 | u128::from(mixed ^ (mixed >> 31)))
+        RequestId { prefix: self.prefix, number: mixed ^ (mixed >> 31) }
     }
 }
 

@@ -74,31 +74,34 @@ const MOST_RETRIES: usize = 2;
 
 /// Forwards one call. Taking the permit by value is what makes an unauthorised call impossible to write; that a call may be
 /// made again, when the upstream has surely not seen it, is this function's own affair.
-pub async fn forward(
-    permit: Permit,
-    passage: Passage<'_>,
+///
+/// A block within a function: an `async fn` holds its arguments twice, and a call's future is most of what it holds.
+pub fn forward<'a>(
+    _permit: Permit,
+    passage: Passage<'a>,
     mut request: Box<Request<()>>,
-    client: &mut ClientStream,
-) -> Result<Finished, Ended> {
-    drop(permit);
-    let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
-    let mut timer = Timer(sleep.as_pin_mut());
-    client.keep(&request, passage.pool.kept.clone());
-    for _ in 0..MOST_RETRIES {
-        let failed = match attempt(&passage, request, client, &mut timer).await {
-            Ok(finished) => return Ok(finished),
-            Err(failed) => failed,
-        };
-        if !failed.unseen {
-            return Err(at_deadline(failed.ended, passage.deadline));
+    client: &'a mut ClientStream,
+) -> impl Future<Output = Result<Finished, Ended>> {
+    async move {
+        let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
+        let mut timer = Timer(sleep.as_pin_mut());
+        client.keep(&request, passage.pool.kept.clone());
+        for _ in 0..MOST_RETRIES {
+            let failed = match attempt(&passage, request, client, &mut timer).await {
+                Ok(finished) => return Ok(finished),
+                Err(failed) => failed,
+            };
+            if !failed.unseen {
+                return Err(at_deadline(failed.ended, passage.deadline));
+            }
+            // The client may have kept what we have not: its library tries again by itself.
+            let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
+            passage.record.upstream_retried();
+            request = same;
         }
-        // The client may have kept what we have not: its library tries again by itself.
-        let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
-        passage.record.upstream_retried();
-        request = same;
+        client.forget();
+        attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
     }
-    client.forget();
-    attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
 }
 
 /// Why an attempt did not bring the upstream's own answer.
@@ -115,31 +118,30 @@ impl From<Ended> for Failed {
 }
 
 /// Makes the call once.
-async fn attempt(
-    passage: &Passage<'_>,
+fn attempt<'a>(
+    passage: &'a Passage<'a>,
     request: Box<Request<()>>,
-    client: &mut ClientStream,
-    timer: &mut Timer<'_>,
-) -> Result<Finished, Failed> {
-    let upstream = {
-        let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
-        let mut opening = pin!(open(passage, head, client.upload.is_empty()));
-        poll_fn(|cx| match client.poll_gone(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
-            Poll::Pending => match opening.as_mut().poll(cx) {
-                Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
-                ready => ready,
-            },
-        })
-        .await?
-    };
-    client.upload.opening();
-    let mut exchange = Exchange { passage, client, upstream };
-    let ended = poll_fn(|cx| exchange.poll(cx, timer)).await;
-    if let Err(Failed { ended: Ended::ClientGone | Ended::ClientMalformed | Ended::Deadline, .. }) = ended {
-        exchange.upstream.give_up();
+    client: &'a mut ClientStream,
+    timer: &'a mut Timer<'_>,
+) -> impl Future<Output = Result<Finished, Failed>> {
+    async move {
+        let opened = {
+            let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
+            let mut opening = pin!(open(passage, head, client.upload.is_empty()));
+            poll_fn(|cx| match client.poll_gone(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
+                Poll::Pending => match opening.as_mut().poll(cx) {
+                    Poll::Pending => timer.poll(cx, &mut client.idle, client.upload.moved()).map(|ended| Err(ended.into())),
+                    ready => ready,
+                },
+            })
+            .await?
+        };
+        client.upload.opening();
+        let mut handed_over = HandedOver(None);
+        let mut exchange = Exchange { passage, client, upstream: handed_over.0.insert(opened) };
+        poll_fn(|cx| exchange.poll(cx, timer)).await
     }
-    ended
 }
 
 /// A server whose own clock is first resets the stream or drops it: near the deadline a failure is the deadline's.
@@ -179,7 +181,19 @@ impl Timer<'_> {
     }
 }
 
-/// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL.
+/// A call in the upstream's hands. However it ends, also by being dropped (its credential expires or is revoked, the drain is
+/// over), the upstream is let go in the same way.
+struct HandedOver(Option<UpstreamStream>);
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.0.take() {
+            upstream.let_go();
+        }
+    }
+}
+
+/// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL, at once.
 struct UpstreamStream {
     /// `None` once END_STREAM was sent, or the upstream wants no more.
     sink: Option<SendStream<Bytes>>,
@@ -213,10 +227,10 @@ impl UpstreamStream {
 }
 
 impl UpstreamStream {
-    /// Resets the stream, though not before the upstream can have looked at it: HTTP/2 servers take requests that are reset
-    /// while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's calls
-    /// for what one client did: it resets its calls, or gives them a deadline of a millisecond.
-    fn give_up(self) {
+    /// Resets the stream unless it is over, though not before the upstream can have looked at it: HTTP/2 servers take requests that
+    /// are reset while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's
+    /// calls for what one client did: it resets its calls, gives them a deadline of a millisecond or a token that is about to expire.
+    fn let_go(self) {
         /// Well below the 100 ms within which an upstream learns of a cancellation.
         const UNSEEN: Duration = Duration::from_millis(25);
         if matches!(self.answer, Answer::Awaited(_)) {
@@ -238,14 +252,19 @@ impl Drop for UpstreamStream {
 #[allow(clippy::large_enum_variant)] // one a call; a box would be an allocation of each
 enum Answer {
     Awaited(ResponseFuture),
-    Begun { relay: Relay, code: Code },
+    /// It has come: a head that has not been passed on, or an error.
+    Come,
+    Begun {
+        relay: Relay,
+        code: Code,
+    },
 }
 
 impl Answer {
     /// Grows with everything that comes or goes.
     fn moved(&self) -> u64 {
         match self {
-            Answer::Awaited(_) => 0,
+            Answer::Awaited(_) | Answer::Come => 0,
             Answer::Begun { relay, .. } => 1 + relay.moved(),
         }
     }
@@ -279,7 +298,7 @@ async fn open(passage: &Passage<'_>, mut head: Outgoing, last: bool) -> Result<U
 struct Exchange<'a> {
     passage: &'a Passage<'a>,
     client: &'a mut ClientStream,
-    upstream: UpstreamStream,
+    upstream: &'a mut UpstreamStream,
 }
 
 impl Exchange<'_> {
@@ -321,7 +340,9 @@ impl Exchange<'_> {
     /// Upstream to client.
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
         if let Answer::Awaited(response) = &mut self.upstream.answer {
-            let head = ready!(Pin::new(response).poll(cx)).map_err(|error| self.upstream.broken(error))?;
+            let head = ready!(Pin::new(response).poll(cx));
+            self.upstream.answer = Answer::Come;
+            let head = head.map_err(|error| self.upstream.broken(error))?;
             self.client.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
             let (head, body) = head.into_parts();
