@@ -1,6 +1,7 @@
 //! What both sides of a call share of HTTP/2: the socket with its frame tap, our own header rules, one direction's relay,
 //! and the windows. Knows neither who is client nor what a call means.
 
+mod allowance;
 mod authority;
 mod frames;
 mod headers;
@@ -12,13 +13,14 @@ mod relay;
 mod standstill;
 mod tap;
 
+pub use allowance::Pause;
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable, weight};
 pub use io::Io;
 pub use outlet::{Outlet, Turn};
 pub use relay::{Broken, Relay, Relayed};
 pub use standstill::Standstill;
-pub use tap::{FrameTap, Pause, TapState, TimedOut};
+pub use tap::{FrameTap, TapState, TimedOut};
 
 /// What one stream of a client may have in flight towards us before it is forwarded, in bytes; its buffer here, at most.
 pub const CLIENT_STREAM_WINDOW: u32 = 96 * 1024;

@@ -3,6 +3,7 @@
 //! nothing while none runs. Counts the frames that carry no call, for a flood of them.
 
 use super::Standstill;
+use super::allowance::{Allowance, Pause};
 use super::frames::FrameScanner;
 use super::inbox::Inbox;
 use super::io::Io;
@@ -26,8 +27,10 @@ pub struct TapState {
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
     outlet: Rc<Outlet>,
-    /// What may still be read of an accepted connection before its owner has been asked.
-    allowance: Cell<Option<Allowance>>,
+    /// What may still be read before the connection's owner has been asked.
+    allowance: Cell<Allowance>,
+    /// What that is each time.
+    part: Allowance,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
     /// HEADERS or DATA has come since this was last asked.
@@ -84,19 +87,19 @@ impl TapState {
         &self.outlet
     }
 
-    /// Why an accepted connection reads no further, if it does not: nothing but the owner's word makes it go on.
+    /// Why the connection reads no further, if it does not: nothing but the owner's word makes it go on.
     pub fn pause(&self) -> Option<Pause> {
-        self.allowance.get().and_then(Allowance::pause)
+        self.allowance.get().pause()
     }
 
     /// Lets an accepted connection read on after [`Pause::Heads`].
     pub fn read_more_heads(&self) {
-        self.allowance.set(self.allowance.get().map(|allowance| Allowance { heads: HEADS_AT_A_TIME, ..allowance }));
+        self.allowance.set(self.allowance.get().more_heads(self.part));
     }
 
-    /// Lets an accepted connection read its next part.
+    /// Lets the connection read its next part.
     pub fn read_on(&self) {
-        self.allowance.set(Some(Allowance::WHOLE));
+        self.allowance.set(self.part);
     }
 
     /// Which of the tap's own timers ended the connection.
@@ -108,40 +111,6 @@ impl TapState {
     /// Wakes nobody: whoever polls it polls the connection as well, which is woken.
     pub fn poll_flood(&self) -> Poll<()> {
         if self.flood.get() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// Why an accepted connection is not read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
-    /// Some header blocks have been read. Whoever knows what they have grown to says whether there may be more.
-    Heads,
-    /// It has read its part: others come first.
-    Part,
-}
-
-/// What may still be read of a connection, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    /// Of anything.
-    all: usize,
-    /// Of header blocks.
-    heads: usize,
-}
-
-impl Allowance {
-    const WHOLE: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
-
-    fn less(self, all: usize, heads: usize) -> Allowance {
-        Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }
-    }
-
-    fn pause(self) -> Option<Pause> {
-        match self {
-            Allowance { all: 0, .. } => Some(Pause::Part),
-            Allowance { heads: 0, .. } => Some(Pause::Heads),
-            _ => None,
-        }
     }
 }
 
@@ -176,13 +145,6 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
-/// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
-const AT_A_TIME: usize = 64 * 1024;
-
-/// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
-/// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.
-const HEADS_AT_A_TIME: usize = 4 * 1024;
-
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
 
@@ -211,9 +173,8 @@ impl FrameTap {
     /// have come by `handshake`. It may take nothing for `stalled`.
     pub fn accepted(io: Io, handshake: Instant, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), header_block, stalled);
+        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), Allowance::OF_A_CLIENT, header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
-        state.allowance.set(Some(Allowance::WHOLE));
         tap.flood_since = Some((Instant::now(), 0));
         (tap, state)
     }
@@ -221,13 +182,13 @@ impl FrameTap {
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
     /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
     pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(0, header_bytes), header_block, stalled);
+        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(0, header_bytes), Allowance::OF_AN_UPSTREAM, header_block, stalled);
         tap.inbox = Some(Inbox::default());
         (tap, state)
     }
 
-    fn new(io: Io, scanner: FrameScanner, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let state = Rc::new(TapState::default());
+    fn new(io: Io, scanner: FrameScanner, part: Allowance, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+        let state = Rc::new(TapState { allowance: Cell::new(part), part, ..TapState::default() });
         let standstill = Standstill::new(stalled);
         let state_too = state.clone();
         let tap =
@@ -238,7 +199,7 @@ impl FrameTap {
     fn inbound(&mut self, bytes: &[u8]) {
         self.scanner.advance(bytes);
         let heads = std::mem::take(&mut self.scanner.header_bytes);
-        self.state.allowance.set(self.state.allowance.get().map(|allowance| allowance.less(bytes.len(), heads)));
+        self.state.allowance.set(self.state.allowance.get().less(bytes.len(), heads));
         self.state.heard.set(true);
         if std::mem::take(&mut self.scanner.message) {
             self.state.message.set(true);

@@ -243,9 +243,9 @@ async fn accept(connection: &mut Secured, visit: &Visit<'_>) -> Option<Result<In
             visit.tap.outlet().settle();
             match visit.tap.pause().filter(|_| accepted.is_pending()) {
                 Some(Pause::Heads) if visit.heads_begun.get() < MOST_BEGUN => visit.tap.read_more_heads(),
-                Some(_) => {
+                Some(pause) => {
                     others_first = true;
-                    cx.waker().wake_by_ref();
+                    pause.until_others_have_had_their_turn(cx);
                     return accepted;
                 }
                 None => return accepted,

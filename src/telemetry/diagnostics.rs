@@ -1,6 +1,7 @@
 //! What Doorward tells its operator: lines on stderr, at the configured level.
 //!
-//! Libraries are heard from `warn` upwards only: what they write at `debug` has never been examined for secrets.
+//! Libraries are heard from `warn` upwards only: what they write at `debug` has never been examined for secrets. The HTTP/2 library
+//! is not heard at all: it warns of what peers do as often as they do it (a line for each PING acknowledged that was never sent).
 
 use crate::config::LogLevel;
 use std::io;
@@ -54,8 +55,15 @@ impl Diagnostics {
 
     fn takes(&self, target: &str, level: &Level) -> bool {
         let ours = self.ours();
-        let is_ours = target.strip_prefix("doorward").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-        *level <= if is_ours { ours } else { ours.min(LevelFilter::WARN) }
+        let is_of = |name| target.strip_prefix(name).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with("::"));
+        let most = if is_of("doorward") {
+            ours
+        } else if is_of("h2") {
+            LevelFilter::OFF
+        } else {
+            ours.min(LevelFilter::WARN)
+        };
+        *level <= most
     }
 }
 
@@ -90,8 +98,9 @@ mod tests {
         tracing::subscriber::with_default(diagnostics.to(move || writer.clone()), || {
             tracing::info!("ours is said");
             tracing::debug!("not asked for");
-            tracing::info!(target: "h2::codec", "chatter");
-            tracing::warn!(target: "h2::codec", "trouble elsewhere");
+            tracing::info!(target: "hyper::client", "chatter");
+            tracing::warn!(target: "hyper::client", "trouble elsewhere");
+            tracing::warn!(target: "h2::proto::ping_pong", "what a peer has done");
         });
         let text = sink.text();
         let said = ["ours is said", "trouble elsewhere"];

@@ -76,6 +76,7 @@ const MOST_RETRIES: usize = 2;
 /// made again, when the upstream has surely not seen it, is this function's own affair.
 ///
 /// A block within a function: an `async fn` holds its arguments twice, and a call's future is most of what it holds.
+#[allow(clippy::manual_async_fn)]
 pub fn forward<'a>(
     _permit: Permit,
     passage: Passage<'a>,
@@ -118,6 +119,7 @@ impl From<Ended> for Failed {
 }
 
 /// Makes the call once.
+#[allow(clippy::manual_async_fn)] // as above
 fn attempt<'a>(
     passage: &'a Passage<'a>,
     request: Box<Request<()>>,
@@ -181,8 +183,8 @@ impl Timer<'_> {
     }
 }
 
-/// A call in the upstream's hands. However it ends, also by being dropped (its credential expires or is revoked, the drain is
-/// over), the upstream is let go in the same way.
+/// A call in the upstream's hands. However it ends, also when it is dropped (its credentials expire or are revoked, the drain is
+/// over), this lets the upstream go in one way.
 struct HandedOver(Option<UpstreamStream>);
 
 impl Drop for HandedOver {
@@ -193,7 +195,8 @@ impl Drop for HandedOver {
     }
 }
 
-/// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL, at once.
+/// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL at once: see
+/// [`UpstreamStream::let_go`].
 struct UpstreamStream {
     /// `None` once END_STREAM was sent, or the upstream wants no more.
     sink: Option<SendStream<Bytes>>,
@@ -227,9 +230,10 @@ impl UpstreamStream {
 }
 
 impl UpstreamStream {
-    /// Resets the stream unless it is over, though not before the upstream can have looked at it: HTTP/2 servers take requests that
-    /// are reset while they wait to be accepted for an attack (h2's at twenty), and would end the connection under everybody's
-    /// calls for what one client did: it resets its calls, gives them a deadline of a millisecond or a token that is about to expire.
+    /// Resets the stream, if there is anything left of it, though not before the upstream can have looked at it: HTTP/2 servers take
+    /// requests that are reset while they wait to be accepted for an attack (h2's at twenty), and would end the connection under
+    /// everybody's calls for what one client did: it resets its calls, or gives them a deadline of a millisecond, or a token that is
+    /// about to expire. Who has answered has accepted it.
     fn let_go(self) {
         /// Well below the 100 ms within which an upstream learns of a cancellation.
         const UNSEEN: Duration = Duration::from_millis(25);

@@ -76,6 +76,8 @@ async fn frames_that_carry_no_call_end_their_connection_by_the_ten_thousand() {
     }
     let grown = doorward.resident_kib().saturating_sub(before);
     assert!(grown < MOST_GROWTH, "{grown} KiB");
+    let said = doorward.stderr();
+    assert!(!said.contains("PING"), "{} lines, about what a client has sent", said.lines().count());
 }
 
 #[tokio::test]
