@@ -127,6 +127,7 @@ fn start_workers(
     let (drain, bell, metrics) = (drain.clone(), bell.clone(), metrics.clone());
     Workers::start(count, move || Worker {
         door: door.clone(),
+        intakes: Rc::default(),
         metrics: metrics.clone(),
         proxy: Rc::new(Proxy {
             pool: RefCell::new(Pool::new(generation.load().connector.clone(), metrics.clone())),

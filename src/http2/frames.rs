@@ -42,11 +42,11 @@ pub(super) const HEADER: usize = 9;
 const ACCOUNTED: u32 = 4;
 
 pub(super) const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
+pub(super) const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
 const CONTINUATION: u8 = 0x9;
-const END_HEADERS: u8 = 0x4;
+pub(super) const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 
 impl FrameScanner {

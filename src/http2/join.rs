@@ -5,7 +5,7 @@
 use super::frames::{DATA, HEADER};
 
 /// The payload that every peer may send and every receiver takes (RFC 9113 §6.5.2); h2 takes no more by itself.
-const MOST: usize = 16_384;
+pub(super) const MOST: usize = 16_384;
 
 const END_STREAM: u8 = 0x1;
 

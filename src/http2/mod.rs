@@ -4,18 +4,28 @@
 mod allowance;
 mod authority;
 mod frames;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
+mod huffman;
 mod inbox;
+mod intake;
 mod io;
 mod join;
+mod memo;
 mod outlet;
+mod plain_literals;
 mod relay;
 mod standstill;
 mod tap;
+#[cfg(any(test, fuzzing))]
+mod testing;
 
 pub use allowance::Pause;
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable, weight};
+pub use intake::Intakes;
 pub use io::Io;
 pub use outlet::{Outlet, Turn};
 pub use relay::{Broken, Relay, Relayed};

@@ -6,6 +6,7 @@ use super::Standstill;
 use super::allowance::{Allowance, Pause};
 use super::frames::FrameScanner;
 use super::inbox::Inbox;
+use super::intake::{Intake, Intakes};
 use super::io::Io;
 use super::join::join;
 use super::outlet::Outlet;
@@ -148,12 +149,24 @@ const BYTES_A_FRAME: u64 = 1024;
 /// Streams noted at a time.
 const MOST_OVERSIZED: usize = 1024;
 
+/// What has come and h2 has not yet taken.
+#[derive(Debug)]
+enum Inlet {
+    Client(Intake),
+    Upstream(Inbox),
+}
+
+impl Default for Inlet {
+    fn default() -> Inlet {
+        Inlet::Upstream(Inbox::default())
+    }
+}
+
 /// A socket whose inbound frames are watched.
 #[derive(Debug)]
 pub struct FrameTap {
     io: Io,
-    /// Between the socket and h2, which reads little at a time. Towards upstreams only: those connections are few, beside clients'.
-    inbox: Option<Inbox>,
+    inlet: Inlet,
     scanner: FrameScanner,
     state: Rc<TapState>,
     /// How long a header block may stay unfinished.
@@ -171,9 +184,16 @@ pub struct FrameTap {
 impl FrameTap {
     /// A connection accepted from a client: 24 bytes of preface come first, and everything up to its first SETTINGS must
     /// have come by `handshake`. It may take nothing for `stalled`.
-    pub fn accepted(io: Io, handshake: Instant, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+    pub fn accepted(
+        io: Io,
+        intakes: Rc<Intakes>,
+        handshake: Instant,
+        header_block: Duration,
+        stalled: Duration,
+    ) -> (FrameTap, Rc<TapState>) {
         // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(24, usize::MAX), Allowance::OF_A_CLIENT, header_block, stalled);
+        let (scanner, inlet) = (FrameScanner::new(24, usize::MAX), Inlet::Client(Intake::new(intakes)));
+        let (mut tap, state) = FrameTap::new(io, scanner, inlet, Allowance::OF_A_CLIENT, header_block, stalled);
         tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
         tap.flood_since = Some((Instant::now(), 0));
         (tap, state)
@@ -182,17 +202,22 @@ impl FrameTap {
     /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
     /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
     pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let (mut tap, state) = FrameTap::new(io, FrameScanner::new(0, header_bytes), Allowance::OF_AN_UPSTREAM, header_block, stalled);
-        tap.inbox = Some(Inbox::default());
-        (tap, state)
+        let (scanner, inlet) = (FrameScanner::new(0, header_bytes), Inlet::Upstream(Inbox::default()));
+        FrameTap::new(io, scanner, inlet, Allowance::OF_AN_UPSTREAM, header_block, stalled)
     }
 
-    fn new(io: Io, scanner: FrameScanner, part: Allowance, header_block: Duration, stalled: Duration) -> (FrameTap, Rc<TapState>) {
+    fn new(
+        io: Io,
+        scanner: FrameScanner,
+        inlet: Inlet,
+        part: Allowance,
+        header_block: Duration,
+        stalled: Duration,
+    ) -> (FrameTap, Rc<TapState>) {
         let state = Rc::new(TapState { allowance: Cell::new(part), part, ..TapState::default() });
         let standstill = Standstill::new(stalled);
         let state_too = state.clone();
-        let tap =
-            FrameTap { io, inbox: None, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
+        let tap = FrameTap { io, inlet, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
         (tap, state)
     }
 
@@ -278,6 +303,43 @@ impl FrameTap {
         }
     }
 
+    /// Not where the connection's owner sends it away, nor until the owner lets it go on.
+    fn may_read(&self) -> bool {
+        !self.state.flood.get() && self.state.pause().is_none()
+    }
+
+    fn read_from_client(&mut self, cx: &mut Context<'_>, intake: &mut Intake, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.may_read() {
+            if !intake.is_empty() {
+                intake.give(buf);
+                return Poll::Ready(Ok(()));
+            }
+            let next_frame = self.scanner.next_frame();
+            // What is left of a frame that h2 has room for, most of a message, goes there without being copied.
+            if intake.holds_nothing() && next_frame.is_some_and(|left| left > buf.remaining() / 2) {
+                return self.read(cx, buf);
+            }
+            let before = buf.filled().len();
+            let more = ready!(intake.pass(next_frame, buf, |room| self.read(cx, room)))?;
+            if !more || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn read_from_upstream(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.may_read() {
+            return Poll::Pending;
+        }
+        let read = match inbox.is_empty() {
+            true => inbox.fill(|room| self.read(cx, room)),
+            false => Poll::Ready(Ok(())),
+        };
+        inbox.give(buf);
+        read
+    }
+
     /// What came of giving the socket something, which may take its time but not for ever.
     fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
         self.state.outlet.tried(&given);
@@ -302,19 +364,12 @@ impl FrameTap {
 
 impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.state.flood.get() {
-            return Poll::Pending; // the connection's owner sends it away
-        }
-        if self.state.pause().is_some() {
-            return Poll::Pending; // until the owner lets it go on
-        }
-        let Some(mut inbox) = self.inbox.take() else { return self.read(cx, buf) };
-        let read = match inbox.is_empty() {
-            true => inbox.fill(|room| self.read(cx, room)),
-            false => Poll::Ready(Ok(())),
+        let mut inlet = std::mem::take(&mut self.inlet);
+        let read = match &mut inlet {
+            Inlet::Client(intake) => self.read_from_client(cx, intake, buf),
+            Inlet::Upstream(inbox) => self.read_from_upstream(cx, inbox, buf),
         };
-        inbox.give(buf);
-        self.inbox = Some(inbox);
+        self.inlet = inlet;
         read
     }
 }

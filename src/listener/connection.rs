@@ -50,7 +50,7 @@ async fn open<'a>(worker: &'a Worker, door: &'a Door, socket: std::net::TcpStrea
             return None;
         }
     };
-    let (tap, state) = FrameTap::accepted(io, deadline, door.handshake, door.stream.stalled);
+    let (tap, state) = FrameTap::accepted(io, worker.intakes.clone(), deadline, door.handshake, door.stream.stalled);
     let streams = Streams { activity: Rc::default(), most: door.streams, metrics: worker.metrics.clone() };
     let (resets, shared) = (Rc::default(), ClientConnection::new(state.outlet().clone()));
     let (streams, heads_begun) = (Rc::new(streams), Cell::new(0));

@@ -3,6 +3,7 @@
 
 use super::connection;
 use crate::bell::Bell;
+use crate::http2::Intakes;
 use crate::listener::Door;
 use crate::proxy::Proxy;
 use crate::telemetry::Metrics;
@@ -22,6 +23,8 @@ pub struct Worker {
     pub door: Arc<ArcSwap<Door>>,
     /// What calls are carried with.
     pub proxy: Rc<Proxy>,
+    /// What their sockets are read with.
+    pub intakes: Rc<Intakes>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
     /// What the thread's own bell passes on.
@@ -85,6 +88,8 @@ async fn run(make: impl Fn() -> Worker, mut incoming: mpsc::UnboundedReceiver<(T
     let worker = Rc::new(make());
     let (proxy, bell) = (worker.proxy.clone(), worker.bell.clone());
     tokio::task::spawn_local(async move { proxy.bell.follow(&bell).await });
+    let intakes = worker.intakes.clone();
+    tokio::task::spawn_local(async move { intakes.forget().await });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -451,3 +451,23 @@ fn a_cached_verdict_does_not_outlive_the_tokens_expiry() {
     let refused = eventually("expiry", || Some(client.calls(std::slice::from_ref(&short)).remove(0)).filter(|answer| answer.code() != 0));
     assert_eq!(refused.refusal(), (16, "TOKEN_EXPIRED"));
 }
+
+/// Clients on h2 send a token in Huffman code with every call, which is decoded once; another is another wherever it differs.
+#[tokio::test]
+async fn a_token_in_huffman_code_is_told_from_one_with_two_letters_exchanged() {
+    let (site, upstream) = (Site::new(), RawUpstream::echo());
+    let doorward = site.start(&standard(&upstream.url()));
+    let good = bearer(json!({}));
+    // The same length, also in Huffman code, and the same end.
+    let middle = good.rfind('.').unwrap() - 40;
+    let at = (middle..).find(|at| good.as_bytes()[*at] != good.as_bytes()[at + 1]).unwrap();
+    let forged = [&good[..at], &good[at + 1..at + 2], &good[at..=at], &good[at + 2..]].concat();
+    let mut wire = Wire::connect(&doorward).await;
+    for round in 0..20 {
+        for (token, code) in [(&good, 0), (&forged, 16), (&forged, 16), (&good, 0), (&good, 0)] {
+            let answer = wire.call(request(METHOD, &[("authorization", token)])).await;
+            assert_eq!(answer.refusal().0, code, "{round}: {answer:?}");
+        }
+    }
+    assert_eq!(upstream.seen().len(), 60);
+}
