@@ -129,8 +129,8 @@ fn fold(byte: u8) -> u8 {
 
 /// Cuts one final `-bin`, in any spelling of it.
 fn without_bin(name: &[u8]) -> &[u8] {
-    match name.split_last_chunk::<4>() {
-        Some((rest, end)) if end.map(fold) == *b"-bin" => rest,
+    match name {
+        [rest @ .., b'-' | b'_' | b'.', b'b' | b'B', b'i' | b'I', b'n' | b'N'] => rest,
         _ => name,
     }
 }

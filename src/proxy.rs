@@ -7,7 +7,7 @@ use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure,
 use crate::authorization::{Denied, Permit, Policy, Route};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
-use crate::grpc::{Code, MethodPath, parse_timeout};
+use crate::grpc::{Code, GRPC_TIMEOUT, MethodPath, parse_timeout};
 use crate::http2::{HeaderLimits, MalformedAuthority, Unacceptable, authority};
 use crate::identity::Identity;
 use crate::identity_headers::IdentityHeaders;
@@ -19,7 +19,7 @@ use crate::upstream::{ClientStream, Connector, Ended, Finished, Passage, Pool, f
 use arc_swap::ArcSwap;
 use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -284,7 +284,7 @@ fn check_http(request: &Request<()>) -> Result<(), Refusal> {
 
 /// The moment `grpc-timeout` names; `None` without one, or when it is farther than a clock can tell.
 fn read_deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, Refusal> {
-    let mut timeouts = headers.get_all("grpc-timeout").iter();
+    let mut timeouts = headers.get_all(&GRPC_TIMEOUT).iter();
     let Some(timeout) = timeouts.next() else { return Ok(None) };
     if timeouts.next().is_some() {
         return Err(Refusal::TimeoutMalformed);
@@ -398,10 +398,11 @@ fn rewrite(
     caller: Option<&Caller>,
     public: bool,
 ) -> Result<(), NotServed> {
-    let uri = Uri::builder().scheme(generation.upstream_scheme.clone()).authority(authority);
+    let mut uri = Parts::default();
+    (uri.scheme, uri.authority) = (Some(generation.upstream_scheme.clone()), Some(authority));
     // The very bytes that were authorised.
-    let uri = uri.path_and_query(path.path_and_query().clone()).build().map_err(|_| NotServed::Malformed { forwarded: false })?;
-    *request.uri_mut() = uri;
+    uri.path_and_query = Some(path.path_and_query().clone());
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| NotServed::Malformed { forwarded: false })?;
     let headers = request.headers_mut();
     headers.remove(HOST);
     // First every header we own, in any spelling, in every mode; then ours.

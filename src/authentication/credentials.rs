@@ -6,11 +6,13 @@
 use super::failure::{Failure, FailureKind};
 use crate::secret::Digest;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use std::hash::{Hash, Hasher};
 
 /// The credentials of one request, not yet verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Credentials<'r> {
-    pub(super) token: Option<&'r str>,
+    /// Visible ASCII.
+    pub(super) token: Option<&'r [u8]>,
     pub(super) api_key: Option<&'r [u8]>,
 }
 
@@ -30,7 +32,7 @@ impl<'r> Credentials<'r> {
 
     /// What is presented, each told apart by its digest.
     pub(super) fn words(&self) -> String {
-        let token = self.token.map(|token| format!("a bearer token, SHA-256 {}…", Digest::of(token.as_bytes()).short()));
+        let token = self.token.map(|token| format!("a bearer token, SHA-256 {}…", Digest::of(token).short()));
         let key = self.api_key.map(|key| format!("an API key, SHA-256 {}…", Digest::of(key).short()));
         let both: Vec<String> = token.into_iter().chain(key).collect();
         if both.is_empty() { "the request has no credential".to_owned() } else { format!("the request has {}", both.join(" and ")) }
@@ -41,7 +43,7 @@ impl<'r> Credentials<'r> {
     pub(super) fn fingerprint(&self, certificate: Option<&Digest>) -> Option<Fingerprint> {
         let presents = self.token.is_some() || self.api_key.is_some();
         presents.then(|| Fingerprint {
-            token: self.token.map(|token| Digest::of(token.as_bytes())),
+            token: self.token.map(Digest::of),
             api_key: self.api_key.map(Digest::of),
             certificate: certificate.copied(),
         })
@@ -49,11 +51,21 @@ impl<'r> Credentials<'r> {
 }
 
 /// Stands for the credentials of a call: two calls have the same only when they present the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     pub(super) token: Option<Digest>,
     pub(super) api_key: Option<Digest>,
     pub(super) certificate: Option<Digest>,
+}
+
+impl Hash for Fingerprint {
+    /// Some bytes of a digest are spread as well as all of them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for digest in [&self.token, &self.api_key, &self.certificate].into_iter().flatten() {
+            let (some, _) = digest.as_bytes().split_at(8);
+            state.write(some);
+        }
+    }
 }
 
 fn only<'r>(request: &'r HeaderMap, header: &HeaderName) -> Result<Option<&'r HeaderValue>, Failure> {
@@ -68,13 +80,13 @@ fn only<'r>(request: &'r HeaderMap, header: &HeaderName) -> Result<Option<&'r He
 }
 
 /// The scheme `Bearer` in any case, one or more spaces, one token of visible ASCII.
-fn bearer_token(value: &HeaderValue) -> Result<&str, Failure> {
+fn bearer_token(value: &HeaderValue) -> Result<&[u8], Failure> {
     let parsed = value.as_bytes().split_at_checked("bearer ".len()).and_then(|(scheme, rest)| {
         let (_, token) = rest.split_at_checked(rest.iter().take_while(|byte| **byte == b' ').count())?;
-        // Over all bytes, without a way out: that is done many bytes at a time.
-        let graphic = token.iter().fold(true, |graphic, byte| graphic & byte.is_ascii_graphic());
-        let whole = !token.is_empty() && graphic && scheme.eq_ignore_ascii_case(b"bearer ");
-        whole.then(|| std::str::from_utf8(token).ok())?
+        // The least and the greatest of all bytes, without a way out: that is done many bytes at a time.
+        let (least, greatest) = token.iter().fold((u8::MAX, 0), |(least, greatest), byte| (least.min(*byte), greatest.max(*byte)));
+        let whole = !token.is_empty() && least >= b'!' && greatest <= b'~' && scheme.eq_ignore_ascii_case(b"bearer ");
+        whole.then_some(token)
     });
     parsed.ok_or_else(|| {
         let found = what_instead(value.as_bytes());
@@ -123,11 +135,22 @@ mod tests {
         for field in ["Bearer a.b.c", "bearer a.b.c", "BEARER    a.b.c"] {
             let request = request(&[("authorization", field.as_bytes()), ("x-api-key", b"k\xff")]);
             let read = Credentials::read(&request, Some(&KEY)).unwrap();
-            assert_eq!(read, Credentials { token: Some("a.b.c"), api_key: Some(b"k\xff") });
+            assert_eq!(read, Credentials { token: Some(b"a.b.c"), api_key: Some(b"k\xff") });
             // Without configured API keys the field is none of our business.
             assert_eq!(Credentials::read(&request, None).unwrap().api_key, None);
         }
         assert_eq!(Credentials::read(&HeaderMap::new(), Some(&KEY)).unwrap(), Credentials::default());
+    }
+
+    #[test]
+    fn a_token_is_all_of_visible_ascii() {
+        let token = |value: &[u8]| bearer_token(&HeaderValue::from_bytes(value).unwrap()).map(<[u8]>::to_vec).ok();
+        let whole: Vec<u8> = (b'!'..=b'~').collect();
+        assert_eq!(token(&[b"Bearer ", &whole[..]].concat()), Some(whole.clone()));
+        // Among so many others that it is not looked at alone.
+        for bad in [b' ', b'\t', 0x80, 0xff] {
+            assert_eq!(token(&[b"Bearer ", &whole[..], &[bad], &whole[..]].concat()), None, "{bad}");
+        }
     }
 
     #[test]
@@ -163,20 +186,21 @@ mod tests {
 
     #[test]
     fn fingerprints_tell_apart_what_was_presented_as_what() {
-        let with =
-            |token, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| Credentials { token, api_key }.fingerprint(certificate);
+        let with = |token: Option<&'static [u8]>, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| {
+            Credentials { token, api_key }.fingerprint(certificate)
+        };
         let of = |token, api_key| with(token, api_key, None);
         let (one, other) = (Digest::of(b"a"), Digest::of(b"b"));
         let all = [
-            of(Some("a"), None),
+            of(Some(b"a"), None),
             of(None, Some(b"a")),
-            of(Some("a"), Some(b"a")),
-            of(Some("aa"), None),
-            of(Some("a"), Some(b"b")),
-            with(Some("a"), None, Some(&one)),
-            with(Some("a"), None, Some(&other)),
+            of(Some(b"a"), Some(b"a")),
+            of(Some(b"aa"), None),
+            of(Some(b"a"), Some(b"b")),
+            with(Some(b"a"), None, Some(&one)),
+            with(Some(b"a"), None, Some(&other)),
             with(None, Some(b"a"), Some(&one)),
-            with(Some("a"), Some(b"a"), Some(&one)),
+            with(Some(b"a"), Some(b"a"), Some(&one)),
         ];
         for (index, one) in all.iter().enumerate() {
             assert!(one.is_some() && all[..index].iter().all(|other| other != one));
@@ -190,7 +214,7 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&value)
                 && let Ok(token) = bearer_token(&value)
             {
-                prop_assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+                prop_assert!(!token.is_empty() && token.iter().all(u8::is_ascii_graphic));
             }
         }
     }

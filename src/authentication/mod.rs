@@ -321,7 +321,7 @@ impl Authenticator {
     ) -> Result<Verdict, Failure> {
         let record = presented.api_key.map(|key| api_key::verify(&self.api_keys, key, now, witness)).transpose();
         let record = hold(record, witness)?;
-        let token = match presented.token {
+        let token = match presented.token.map(|token| std::str::from_utf8(token).expect("visible ASCII")) {
             Some(token) => Some(self.verify_token(token, now, witness).await),
             None => None,
         };

@@ -34,6 +34,9 @@ impl Matcher {
     }
 
     fn package(&self, service: &str) -> Option<u32> {
+        if self.packages.is_empty() {
+            return None; // most policies name none: not worth a look at the path
+        }
         // The dot that ends the longest package stands just behind its bytes. Paths are ASCII, so every cut is a boundary.
         let reach = service.get(..service.len().min(self.longest_package + 1))?;
         reach.rmatch_indices('.').find_map(|(dot, _)| self.packages.get(reach.get(..dot)?).copied())

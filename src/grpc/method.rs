@@ -57,18 +57,22 @@ impl MethodPath {
     }
 }
 
-/// The offset of the slash between service and method, when `path` is within the grammar.
+/// The offset of the slash between service and method, when `path` is within the grammar. One pass: every call has a path.
 fn split(path: &str) -> Option<usize> {
-    let rest = path.strip_prefix('/')?;
-    let slash = rest.find('/')?;
-    let (service, method) = (rest.get(..slash)?, rest.get(slash + 1..)?);
-    (service.split('.').all(is_identifier) && is_identifier(method)).then_some(slash + 1)
-}
-
-fn is_identifier(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    let (mut slash, mut in_identifier) = (None, false);
+    for (at, byte) in path.strip_prefix('/')?.bytes().enumerate() {
+        in_identifier = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => true,
+            b'0'..=b'9' if in_identifier => true,
+            b'.' if in_identifier && slash.is_none() => false,
+            b'/' if in_identifier && slash.is_none() => {
+                slash = Some(at + 1);
+                false
+            }
+            _ => return None,
+        };
+    }
+    slash.filter(|_| in_identifier)
 }
 
 /// Which methods a line of the configuration speaks of. Exact beats service beats the longest package.
@@ -106,7 +110,7 @@ impl MethodPattern {
         } else {
             return Err(PatternError);
         };
-        if names.split('.').all(is_identifier) { Ok(pattern(names.to_owned())) } else { Err(PatternError) }
+        if split(&format!("/{names}/m")).is_some() { Ok(pattern(names.to_owned())) } else { Err(PatternError) }
     }
 }
 
@@ -148,7 +152,23 @@ mod tests {
         }
     }
 
+    /// The grammar of the module, read literally.
+    fn is_method(path: &str) -> bool {
+        let is_identifier = |text: &str| {
+            !text.starts_with(|c: char| c.is_ascii_digit())
+                && !text.is_empty()
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        parts.is_some_and(|(service, method)| service.split('.').all(is_identifier) && is_identifier(method))
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_is_the_grammar(path in "[/.aZ_0é-]{0,9}") {
+            prop_assert_eq!(split(&path), is_method(&path).then(|| path.rfind('/').unwrap()));
+        }
+
         #[test]
         fn an_accepted_path_is_forwarded_byte_for_byte(text in "[ -~]{0,24}") {
             if let Ok(uri) = text.parse::<Uri>()

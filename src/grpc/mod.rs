@@ -18,5 +18,5 @@ pub(crate) use message::{
 };
 pub use message::{FrameError, NotProtobuf, frame_field, frame_text, framed_text, length_delimited};
 pub use method::{MethodPath, MethodPattern, PatternError};
-pub use status::{ErrorInfo, encode_details, encode_message};
-pub use timeout::{TimeoutError, parse_timeout};
+pub use status::{ErrorInfo, GRPC_STATUS, encode_details, encode_message};
+pub use timeout::{GRPC_TIMEOUT, TimeoutError, parse_timeout};

@@ -6,7 +6,11 @@ use super::Code;
 use super::message::{append_field, append_number};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use http::HeaderName;
 use std::time::Duration;
+
+/// Made once: a name given as text is parsed each time it is looked up.
+pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// `google.rpc.ErrorInfo` (google/rpc/error_details.proto), borrowed for encoding.
 #[derive(Debug, Clone, Copy)]

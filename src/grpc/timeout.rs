@@ -1,6 +1,10 @@
 //! The `grpc-timeout` field (PROTOCOL-HTTP2.md, "Timeout"): one to eight digits and a unit, nothing else.
 
+use http::HeaderName;
 use std::time::Duration;
+
+/// Made once: a name given as text is parsed each time it is looked up.
+pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The value is not one to eight ASCII digits followed by one of `HMSmun`.
 #[derive(Debug, PartialEq, Eq)]

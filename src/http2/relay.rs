@@ -270,11 +270,13 @@ const SMALL: usize = 8 * 1024;
 /// Data that has been taken and not yet given, in order.
 #[derive(Debug, Default)]
 struct Backlog {
-    chunks: VecDeque<Bytes>,
+    /// Empty only when there is none behind it: most calls have one chunk at a time, and need no queue.
+    front: Bytes,
+    behind: VecDeque<Bytes>,
     /// The newest data, when it came in small pieces while others waited; at most [`SMALL`].
     joined: BytesMut,
     length: usize,
-    /// The first chunk has a buffer of its own.
+    /// The front has a buffer of its own.
     settled: bool,
 }
 
@@ -294,8 +296,12 @@ impl Backlog {
             self.join(&data);
         } else if !data.is_empty() {
             self.seal();
-            self.chunks.push_back(data);
+            self.append(data);
         }
+    }
+
+    fn append(&mut self, chunk: Bytes) {
+        if self.front.is_empty() { self.front = chunk } else { self.behind.push_back(chunk) }
     }
 
     fn join(&mut self, mut data: &[u8]) {
@@ -313,48 +319,46 @@ impl Backlog {
     fn put_back(&mut self, data: Bytes) {
         if !data.is_empty() {
             self.length += data.len();
-            self.chunks.push_front(data);
+            let second = std::mem::replace(&mut self.front, data);
+            if !second.is_empty() {
+                self.behind.push_front(second);
+            }
             self.settled = false;
         }
     }
 
     /// Takes at most `most` bytes from the front.
     fn pop(&mut self, most: usize) -> Bytes {
-        if self.chunks.is_empty() {
+        if self.front.is_empty() {
             self.seal();
         }
-        let Some(mut front) = self.chunks.pop_front() else { return Bytes::new() };
         self.settled = false;
-        let data = if front.len() > most {
-            let data = front.split_to(most);
-            self.chunks.push_front(front);
-            data
+        let data = if self.front.len() > most {
+            self.front.split_to(most)
         } else {
-            front
+            std::mem::replace(&mut self.front, self.behind.pop_front().unwrap_or_default())
         };
         self.length -= data.len();
         data
     }
 
-    /// Takes the first chunk, in a buffer of its own: nobody knows how long it will wait.
+    /// Takes the front, in a buffer of its own: nobody knows how long it will wait.
     fn pop_copied(&mut self) -> Bytes {
         Bytes::copy_from_slice(&self.pop(usize::MAX))
     }
 
-    /// What is left will wait: a small first chunk lets go of the buffer it came in.
+    /// What is left will wait: a small front lets go of the buffer it came in.
     fn settle(&mut self) {
-        if !self.settled
-            && let Some(front) = self.chunks.front_mut()
-            && front.len() < SMALL
-        {
-            *front = Bytes::copy_from_slice(front);
+        if !self.settled && (1..SMALL).contains(&self.front.len()) {
+            self.front = Bytes::copy_from_slice(&self.front);
             self.settled = true;
         }
     }
 
     fn seal(&mut self) {
         if !self.joined.is_empty() {
-            self.chunks.push_back(std::mem::take(&mut self.joined).freeze());
+            let joined = std::mem::take(&mut self.joined).freeze();
+            self.append(joined);
         }
     }
 }
@@ -407,11 +411,29 @@ mod tests {
     }
 
     #[test]
+    fn a_small_piece_that_waits_at_the_front_lets_go_of_the_buffer_it_came_in() {
+        let buffers = [(); 3].map(|()| Bytes::from(vec![b'x'; 2 * SMALL]));
+        let mut backlog = Backlog::default();
+        backlog.push(buffers[0].slice(..16));
+        backlog.push(buffers[1].slice(..SMALL));
+        backlog.settle();
+        assert!(buffers[0].is_unique() && !buffers[1].is_unique());
+        assert_eq!((backlog.pop(16).len(), backlog.pop(1).len()), (16, 1));
+        backlog.settle();
+        assert!(buffers[1].is_unique(), "what has come to the front since");
+        assert_eq!(backlog.pop(usize::MAX).len(), SMALL - 1);
+        backlog.settle();
+        backlog.push(buffers[2].slice(..16));
+        backlog.settle();
+        assert!(buffers[2].is_unique(), "what has come since nothing waited");
+    }
+
+    #[test]
     fn tiny_pieces_that_wait_are_joined() {
         let mut backlog = Backlog::default();
         (0..100_000).for_each(|_| backlog.push(Bytes::from_static(b"x")));
         assert_eq!(backlog.pop(usize::MAX).len(), 1);
-        assert_eq!(backlog.chunks.len(), 99_999 / SMALL);
+        assert_eq!(backlog.behind.len() + 1, 99_999 / SMALL);
         while !backlog.is_empty() {
             assert!(backlog.pop(usize::MAX).len() <= SMALL);
         }

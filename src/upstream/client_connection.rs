@@ -80,11 +80,12 @@ impl HeldHead {
     }
 
     fn within(most: usize, client: &Rc<ClientConnection>, head: &Request<()>) -> Option<Rc<HeldHead>> {
-        let bytes = EACH + PackedHead::size(head);
+        let size = PackedHead::size(head);
+        let bytes = EACH + size;
         let held = client.held.get() + bytes;
         (held <= most).then(|| {
             client.held.set(held);
-            Rc::new(HeldHead { client: client.clone(), head: PackedHead::of(head), bytes })
+            Rc::new(HeldHead { client: client.clone(), head: PackedHead::of(head, size), bytes })
         })
     }
 

@@ -6,7 +6,7 @@ use super::client_stream::ClientStream;
 use super::connect::Unreachable;
 use super::pool::{Pool, Slot};
 use crate::authorization::Permit;
-use crate::grpc::Code;
+use crate::grpc::{Code, GRPC_STATUS};
 use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable, weight};
 use crate::telemetry::CallRecord;
 use bytes::Bytes;
@@ -372,7 +372,7 @@ impl Exchange<'_> {
             }
             Ok(Relayed::Trailers(trailers)) => {
                 self.passage.limits.examine_response_trailers(&trailers).map_err(Ended::Headers)?;
-                let code = trailers.get("grpc-status").map_or(*code, |status| Code::from_header(status.as_bytes()));
+                let code = trailers.get(&GRPC_STATUS).map_or(*code, |status| Code::from_header(status.as_bytes()));
                 let code = unless_at_deadline(code, self.passage.deadline)?;
                 self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
                 Poll::Ready(Ok(Finished { code, bytes_out }))
@@ -387,7 +387,7 @@ impl Exchange<'_> {
 /// The code of an answer as far as its head tells: `grpc-status` of a trailers-only answer, else what the HTTP status
 /// means (http-grpc-status-mapping.md); trailers overrule it.
 fn code_of_head(status: StatusCode, headers: &HeaderMap) -> Code {
-    match (headers.get("grpc-status"), status.as_u16()) {
+    match (headers.get(&GRPC_STATUS), status.as_u16()) {
         (Some(status), _) => Code::from_header(status.as_bytes()),
         (None, 400) => Code::Internal,
         (None, 401) => Code::Unauthenticated,

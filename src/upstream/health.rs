@@ -3,7 +3,7 @@
 
 use super::connect::{Connected, Connector};
 use crate::config::UpstreamHealth;
-use crate::grpc::{Code, frame_text};
+use crate::grpc::{Code, GRPC_STATUS, frame_text};
 use crate::http2::OWN_CONNECTION_WINDOW;
 use crate::readiness::ReadinessGuard;
 use bytes::Bytes;
@@ -122,7 +122,7 @@ async fn check(mut sender: SendRequest<Bytes>, scheme: Scheme, authority: Author
 
 /// UNIMPLEMENTED counts as ready: most services have no health service, and this one answered.
 fn verdict(head: &HeaderMap, trailers: Option<&HeaderMap>, answer: &[u8]) -> Health {
-    let status = trailers.and_then(|trailers| trailers.get("grpc-status")).or_else(|| head.get("grpc-status"));
+    let status = trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| head.get(&GRPC_STATUS));
     let code = status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes()));
     match (code, answer) {
         (Code::Unimplemented, _) => Health::Serving,

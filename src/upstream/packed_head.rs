@@ -20,9 +20,9 @@ const LENGTH: usize = size_of::<u32>();
 const SENSITIVE: u32 = 1 << 31;
 
 impl PackedHead {
-    /// A copy of `head`.
-    pub(super) fn of(head: &Request<()>) -> PackedHead {
-        let mut texts = Vec::with_capacity(PackedHead::size(head));
+    /// A copy of `head`, of which [`PackedHead::size`] is known.
+    pub(super) fn of(head: &Request<()>, size: usize) -> PackedHead {
+        let mut texts = Vec::with_capacity(size);
         put(&mut texts, authority(head.uri()).as_bytes(), 0);
         put(&mut texts, path(head.uri()).as_bytes(), 0);
         for (name, value) in head.headers() {
@@ -111,10 +111,14 @@ mod tests {
         head.header("bytes", HeaderValue::from_bytes(&[0x80, 0xff, b' ', b'z']).unwrap()).body(()).unwrap()
     }
 
+    fn packed(head: &Request<()>) -> PackedHead {
+        PackedHead::of(head, PackedHead::size(head))
+    }
+
     #[test]
     fn what_is_unpacked_is_what_was_packed() {
         for head in [head(), Request::new(()), Request::builder().uri("*").method("OPTIONS").body(()).unwrap()] {
-            let packed = PackedHead::of(&head);
+            let packed = packed(&head);
             assert_eq!(packed.texts.len(), PackedHead::size(&head));
             for _ in 0..2 {
                 let again = packed.unpack();
@@ -133,7 +137,7 @@ mod tests {
         let buffer = Bytes::from(vec![b'v'; 8192]);
         let mut head = Request::new(());
         head.headers_mut().insert("name", HeaderValue::from_maybe_shared(buffer.slice(..16)).unwrap());
-        let packed = PackedHead::of(&head);
+        let packed = packed(&head);
         drop(head);
         assert!(buffer.is_unique(), "the buffer is kept");
         assert_eq!(packed.texts.len(), 4 * LENGTH + "/name".len() + 16);

@@ -3,7 +3,7 @@
 //! of its own connection, a question at a time. For commands; no call waits for it.
 
 use super::connect::{Connected, Connector};
-use crate::grpc::{Code, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited, split_frame};
+use crate::grpc::{Code, GRPC_STATUS, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited, split_frame};
 use crate::http2::OWN_CONNECTION_WINDOW;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -175,7 +175,7 @@ impl Stream {
             self.buffer.extend_from_slice(&data);
         }
         let trailers = body.trailers().await?;
-        let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status")).or_else(|| self.head.get("grpc-status"));
+        let status = trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| self.head.get(&GRPC_STATUS));
         Err(match status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes())) {
             Code::Unimplemented => Failure::Unimplemented,
             code => Failure::Other(format!("it ended with {}", code.name())),
