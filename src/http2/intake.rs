@@ -7,7 +7,6 @@ use super::plain_literals::{Appended, WAITED_FOR, append_plainly};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::mem::take;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -113,10 +112,7 @@ impl Intake {
             self.give(to);
             return Poll::Ready(Ok(false));
         }
-        if self.bytes.capacity() == 0 {
-            self.bytes = self.shared.spare.take();
-        }
-        self.bytes.clear();
+        self.bytes = self.shared.spare.take();
         let all = scratch.get(..begun + came).unwrap_or_default();
         let start = if begun > 0 { Some(0) } else { next_frame };
         let Appended { mut up_to, whole } =
@@ -139,10 +135,18 @@ impl Intake {
         let given = left.get(..to.remaining()).unwrap_or(left);
         to.put_slice(given);
         self.taken += given.len();
-        if self.taken == self.bytes.len() {
-            self.bytes.clear();
-            (self.taken, self.whole) = (0, 0);
-            self.shared.spare.set(take(&mut self.bytes));
+        if self.is_empty() {
+            self.let_go();
+        }
+    }
+    /// Keeps no more than the beginning of a frame, in a buffer of its own: nobody knows how long that will wait.
+    fn let_go(&mut self) {
+        let begun = self.bytes.get(self.whole..).unwrap_or_default().to_vec();
+        let mut spare = std::mem::replace(&mut self.bytes, begun);
+        (self.taken, self.whole) = (0, 0);
+        if spare.capacity() > 0 {
+            spare.clear();
+            self.shared.spare.set(spare);
         }
     }
 }
@@ -387,6 +391,22 @@ mod tests {
         assert!(matches!(intake.pass(Some(400), &mut to, |_| Poll::Ready(Ok(()))), Poll::Ready(Ok(false))));
         assert_eq!(to.filled(), begun);
         assert!(intake.holds_nothing());
+    }
+
+    #[test]
+    fn a_beginning_that_waits_holds_no_more_than_itself() {
+        let mut intake = Intake::new(Rc::default());
+        let sent = [&with_token(1)[..], &with_token(3), &[0]].concat();
+        let mut to = [0; 8192];
+        let mut to = ReadBuf::new(&mut to);
+        let passed = intake.pass(Some(0), &mut to, |to| {
+            to.put_slice(&sent);
+            Poll::Ready(Ok(()))
+        });
+        assert!(matches!(passed, Poll::Ready(Ok(true))) && to.filled().len() > sent.len());
+        assert!(intake.is_empty() && !intake.holds_nothing() && intake.bytes.capacity() < 16, "{}", intake.bytes.capacity());
+        // The large buffer serves others.
+        assert!(intake.shared.spare.take().capacity() >= to.filled().len());
     }
 
     #[test]

@@ -41,11 +41,8 @@ pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &m
                 }
                 break;
             };
-            let before = to.len();
-            to.extend_from_slice(bytes.get(done.up_to..from).unwrap_or_default());
-            match append_frame(frame, *flags, memo, to) {
-                Some(()) => done.up_to = from + length,
-                None => to.truncate(before),
+            if append_frame(bytes.get(done.up_to..from).unwrap_or_default(), frame, *flags, memo, to) {
+                done.up_to = from + length;
             }
         }
         from += length;
@@ -53,13 +50,26 @@ pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &m
     done
 }
 
-/// Appends a frame of one whole header block, or a part of it and `None`: it had better stay as it is.
-fn append_frame(frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> Option<()> {
-    let before = to.len();
+/// Appends what comes `before` a frame of one whole header block, and the frame; or nothing, when it had better stay as it is.
+fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> bool {
+    let start = to.len();
+    let appended = append_rewritten(before, frame, flags, memo, to).is_some();
+    if !appended {
+        to.truncate(start);
+    }
+    appended
+}
+
+/// The same, but leaves behind what it has appended when there is nothing to append.
+fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> Option<()> {
     let mut block = Block { frame, at: HEADER + if flags & PRIORITY == 0 { 0 } else { 5 } };
+    let start = to.len() + before.len();
     let mut appended = 0;
     while block.at < frame.len() {
         let Some(value) = block.value()?.filter(|value| value.encoded && LONG.contains(&value.bytes.len())) else { continue };
+        if appended == 0 {
+            to.extend_from_slice(before); // not sooner: many frames have nothing that is rewritten
+        }
         to.extend_from_slice(frame.get(appended..value.at)?);
         let plain = memo.decoded(value.bytes)?;
         append_length(plain.len(), to);
@@ -70,9 +80,9 @@ fn append_frame(frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> O
         return None;
     }
     to.extend_from_slice(frame.get(appended..)?);
-    let length = to.len() - before - HEADER;
+    let length = to.len() - start - HEADER;
     let [.., l0, l1, l2] = length.to_be_bytes();
-    to.get_mut(before..)?.first_chunk_mut::<3>().map(|place| *place = [l0, l1, l2]).filter(|()| length <= MOST)
+    to.get_mut(start..)?.first_chunk_mut::<3>().map(|place| *place = [l0, l1, l2]).filter(|()| length <= MOST)
 }
 
 /// The length of a string in plain (RFC 7541 §5.1 and §5.2).

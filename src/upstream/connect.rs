@@ -2,17 +2,17 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use super::addresses::{Addresses, INTERVAL};
+use super::driver::Driver;
 use crate::config::{Limits, Upstream, UpstreamAddress};
 use crate::http2::{
     DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, TapState, UPSTREAM_STREAM_WINDOW,
 };
 use bytes::Bytes;
 use h2::PingPong;
-use h2::client::{Connection, SendRequest};
+use h2::client::SendRequest;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,10 +39,10 @@ pub struct Connector {
     pub(super) addresses: Addresses,
 }
 
-/// A connection that is up; its `Connection` has yet to be driven by a task.
+/// A connection that is up; it has yet to be driven by a task.
 pub(super) struct Connected {
     pub(super) sender: SendRequest<Bytes>,
-    pub(super) driver: Connection<FrameTap, Bytes>,
+    pub(super) driver: Driver,
     pub(super) pings: PingPong,
     pub(super) tap: Rc<TapState>,
     /// The address it leads to; `None` for a Unix socket.
@@ -129,12 +129,13 @@ impl Connector {
             .max_local_error_reset_streams(None)
             .handshake(io)
             .await;
-        let (sender, mut driver) = handshake.map_err(|error| Failed::BeforeUse(format!("HTTP/2 preface: {error}")))?;
+        let (sender, connection) = handshake.map_err(|error| Failed::BeforeUse(format!("HTTP/2 preface: {error}")))?;
+        let mut driver = Driver::new(connection, tap.clone());
         // h2 returns before the peer's SETTINGS: drive the connection until they have come.
         let settings = std::future::poll_fn(|cx| tap.poll_settings(cx));
         tokio::select! {
             biased;
-            ended = pin!(&mut driver) => {
+            ended = &mut driver => {
                 let cleartext = if self.tls.is_none() { " in cleartext" } else { "" };
                 let why = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
                 let why = format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2{cleartext}?");
@@ -142,7 +143,7 @@ impl Connector {
             }
             () = settings => Ok(()),
         }?;
-        let pings = driver.ping_pong().expect("asked for once");
+        let pings = driver.ping_pong();
         Ok(Connected { sender, driver, pings, tap, peer })
     }
 

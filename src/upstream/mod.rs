@@ -5,6 +5,7 @@ mod addresses;
 mod client_connection;
 mod client_stream;
 mod connect;
+mod driver;
 mod exposure;
 mod exposure_watch;
 mod forward;

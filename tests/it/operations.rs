@@ -1,7 +1,10 @@
 //! The operations port: probes, metrics, and gRPC's own health service.
 
+use crate::harness::frames::kind;
 use crate::harness::*;
 use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 #[test]
 fn probes_say_how_it_is() {
@@ -32,6 +35,33 @@ fn readiness_follows_the_upstream_startup_never_waits_for_it() {
     eventually("not ready without the upstream", || (doorward.get("/readyz").0 == 503).then_some(()));
     assert!(doorward.get("/readyz?verbose").1.contains("upstream"));
     assert_eq!((doorward.get("/livez").0, doorward.get("/startupz").0), (200, 200));
+}
+
+#[tokio::test]
+async fn an_upstream_is_heard_to_go_however_much_it_has_said_before() {
+    let (heard, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, told_to_go) = (heard.clone(), go.clone());
+    let upstream = FrameUpstream::start(move |mut connection, number| {
+        let (heard, go) = (told.clone(), told_to_go.clone());
+        async move {
+            if number > 0 {
+                return;
+            }
+            connection.settings(&[]).await;
+            // Of a type that nobody knows, and more of them than are read at a time.
+            for _ in 0..20 {
+                connection.send(0xf0, 0, 0, &[0; 16_384]).await;
+            }
+            connection.send(kind::PING, 0, 0, &[7; 8]).await;
+            connection.until(kind::PING).await.expect("an acknowledgement");
+            heard.notify_one();
+            go.notified().await;
+        }
+    });
+    let doorward = Site::new().start(&upstream.configuration(""));
+    tokio::time::timeout(PATIENCE, heard.notified()).await.expect("it reads on");
+    go.notify_one();
+    eventually("not ready without the upstream", || (doorward.get("/readyz").0 == 503).then_some(()));
 }
 
 #[test]
