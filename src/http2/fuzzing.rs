@@ -22,7 +22,7 @@ pub fn frames(input: &[u8]) {
 
 /// What h2 is given.
 fn passed_on(mut sent: &[u8], piece: usize, intakes: &Rc<Intakes>) -> Vec<u8> {
-    let (mut intake, mut scanner, mut passed_on) = (Intake::new(intakes.clone()), FrameScanner::new(0, usize::MAX), Vec::new());
+    let (mut intake, mut scanner, mut passed_on) = (Intake::new(intakes.clone()), FrameScanner::new(0), Vec::new());
     loop {
         let next_frame = scanner.next_frame();
         let mut to = [0; 1000];

@@ -349,7 +349,7 @@ mod tests {
         };
         for (cut, room) in [(4096, 8192), (8192, 8192), (16_384, 3000), (100, 8192), (1, 500)] {
             let mut intake = Intake::new(Rc::default());
-            let (mut got, mut scanner) = (Vec::new(), super::super::frames::FrameScanner::new(0, 0));
+            let (mut got, mut scanner) = (Vec::new(), super::super::frames::FrameScanner::new(0));
             for mut piece in calls.chunks(cut) {
                 while !piece.is_empty() {
                     let next_frame = scanner.next_frame();

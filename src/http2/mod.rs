@@ -3,13 +3,14 @@
 
 mod allowance;
 mod authority;
+mod backlog;
 mod frames;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+pub mod hpack;
 mod huffman;
-mod inbox;
 mod intake;
 mod io;
 mod join;
@@ -23,13 +24,13 @@ mod tap;
 mod testing;
 mod timed_out;
 
-pub use allowance::Pause;
+pub use allowance::{Pause, after_everybody_else};
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable, weight};
 pub use intake::Intakes;
 pub use io::Io;
 pub use outlet::{Outlet, Turn};
-pub use relay::{Broken, Relay, Relayed};
+pub use relay::{Broken, Relay, Relayed, Sink, Source};
 pub use standstill::Standstill;
 pub use tap::{FrameTap, TapState};
 pub use timed_out::TimedOut;

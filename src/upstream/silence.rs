@@ -4,9 +4,8 @@
 //! every call on it (`too_many_pings`). So there are two for each silence, and a stream may be quiet for hours. What they
 //! cannot tell, that a host has vanished later, TCP's own probes do (`connect`).
 
-use crate::http2::TapState;
+use super::http2::Connection;
 use crate::telemetry::Metrics;
-use h2::{Ping, PingPong};
 use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
@@ -34,7 +33,7 @@ impl Patience {
 
 /// One connection, as this watch sees it.
 pub(super) struct Watched<'a> {
-    pub(super) tap: &'a TapState,
+    pub(super) http2: &'a Connection,
     /// Calls that wait for it.
     pub(super) active: &'a Cell<usize>,
     /// Set while its PINGs are used up: whether it is still there cannot be asked any more.
@@ -44,18 +43,18 @@ pub(super) struct Watched<'a> {
 }
 
 /// Ends when the peer has not answered a PING.
-pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patience: Patience) {
-    let Watched { tap, active, spent, metrics } = watched;
+pub(super) async fn fell_silent(watched: Watched<'_>, patience: Patience) {
+    let Watched { http2, active, spent, metrics } = watched;
     let mut sent = 0;
     // Since when calls have waited without a byte. Outlives the calls: many short deadlines are one silence.
     let mut silence = None;
     loop {
         sleep(patience.look).await;
-        if tap.take_message() {
+        if http2.take_message() {
             sent = 0;
             spent.set(false);
         }
-        if tap.take_heard() {
+        if http2.take_heard() {
             silence = None;
         }
         if active.get() == 0 || sent == MOST_PINGS {
@@ -68,10 +67,10 @@ pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patie
         sent += 1;
         spent.set(sent == MOST_PINGS);
         metrics.upstream_pings.inc();
-        let mut pong = pin!(pings.ping(Ping::opaque()));
+        let mut pong = pin!(http2.ping());
         // The answer may be behind much else: whatever comes is a sign of life.
         while timeout(patience.answer, &mut pong).await.is_err() {
-            if !tap.take_heard() {
+            if !http2.take_heard() {
                 return;
             }
         }

@@ -1,0 +1,200 @@
+//! Drives one connection to the upstream: reads what comes, a part at a time, and writes what waits. Every task that holds a connection
+//! does it through this.
+
+use super::connection::{Connection, Requests};
+use super::frame::kind;
+use super::inlet::Inlet;
+use crate::http2::{Io, Standstill, after_everybody_else};
+use h2::Reason;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
+
+/// What is read before others get their turn, in bytes: a millisecond or two of the worst of floods. With half as much long streams
+/// of small messages take a tenth more CPU.
+const PART: usize = 128 * 1024;
+
+/// How long a header block may stay unfinished.
+const HEADER_BLOCK: Duration = Duration::from_secs(10);
+
+/// Ready when the connection has ended; the error is why, in words, unless it ended as it should.
+pub(in super::super) struct Driver {
+    connection: Rc<Connection>,
+    io: Io,
+    inlet: Inlet,
+    /// For a header block that is not ended.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// For a socket that takes nothing.
+    standstill: Standstill,
+    /// Grows with all the socket takes: its bytes, and each flush that came to its end.
+    moved: u64,
+    /// Bytes have been written and not flushed.
+    unflushed: bool,
+}
+
+/// Why a connection ended.
+enum End {
+    /// As it should: nobody needs it any more, or the upstream closed it.
+    Closed,
+    Failed(Rc<str>),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Failed(error.to_string().into())
+    }
+}
+
+impl Driver {
+    /// Drives `connection` on `io`, which may take nothing for `stalled`; and what opens streams on it.
+    pub(in super::super) fn new(connection: Rc<Connection>, io: Io, stalled: Duration) -> (Driver, Requests) {
+        let requests = Requests::new(&connection);
+        let (inlet, standstill) = (Inlet::default(), Standstill::new(stalled));
+        (Driver { connection, io, inlet, timer: None, standstill, moved: 0, unflushed: false }, requests)
+    }
+
+    /// Does all that can be done now.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.read(cx) {
+            // What it is told of why, or waited only to be written.
+            let _ = self.write(cx);
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.write(cx) {
+            // What it said last tells more than that it takes nothing any more.
+            let _ = self.read(cx);
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.watch_block(cx) {
+            return Poll::Ready(end);
+        }
+        if self.connection.is_needed_no_more() { self.close(cx) } else { Poll::Pending }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut left = PART;
+        while left > 0 {
+            match ready!(self.inlet.poll_read(cx, &mut self.io, &self.connection)) {
+                Ok(Ok(0)) => return Poll::Ready(self.closed()),
+                Ok(Ok(came)) => {
+                    self.connection.heard.set(true);
+                    left = left.saturating_sub(came);
+                }
+                Ok(Err(breach)) => return Poll::Ready(self.breach(breach)),
+                Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+        after_everybody_else(cx);
+        Poll::Pending
+    }
+
+    /// The upstream has ended it.
+    fn closed(&self) -> End {
+        match self.connection.complaint.take() {
+            Some(why) => End::Failed(why),
+            None if self.connection.streams.borrow().is_empty() => End::Closed,
+            None => End::Failed("it closed the connection".into()),
+        }
+    }
+
+    fn breach(&self, reason: Reason) -> End {
+        // There is no stream of its own that we could have seen.
+        self.connection.frame(kind::GOAWAY, 0, 0, &[[0; 4], u32::from(reason).to_be_bytes()].concat());
+        End::Failed(format!("it broke the rules of HTTP/2: {reason}").into())
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.write_all(cx) {
+            Poll::Pending => {
+                self.connection.blocked.set(true);
+                ready!(self.standstill.poll(cx, self.moved));
+                self.connection.stalled.set(true);
+                Poll::Ready(End::Failed("it takes nothing while bytes wait for it".into()))
+            }
+            Poll::Ready(Ok(())) => {
+                self.connection.blocked.set(false);
+                self.connection.acknowledgements.set(0);
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
+        }
+    }
+
+    fn write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outbox = self.connection.outbox.borrow_mut();
+        while outbox.len() > 0 {
+            let written = ready!(outbox.poll_write(cx, &mut self.io))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.moved += written as u64;
+            self.unflushed = true;
+            self.connection.written.set(self.connection.written.get() + written as u64);
+            self.connection.moved.set(true);
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+            self.moved += 1;
+            self.connection.moved.set(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// An error when a header block was begun and not ended.
+    fn watch_block(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.inlet.is_within_a_block() {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEADER_BLOCK)));
+        timer.as_mut().poll(cx).map(|()| End::Failed("an unfinished header block".into()))
+    }
+
+    /// Nobody needs it any more.
+    fn close(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let shut = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+        Poll::Ready(match (self.connection.complaint.take(), shut) {
+            (Some(why), _) => End::Failed(why),
+            (None, Err(error)) => error.into(),
+            (None, Ok(())) => End::Closed,
+        })
+    }
+}
+
+impl Future for Driver {
+    type Output = Result<(), Rc<str>>;
+
+    fn poll(mut self: Pin<&mut Driver>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
+        let this = &mut *self;
+        match this.turn(cx) {
+            Poll::Pending => {
+                this.connection.driven();
+                this.connection.driver.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+            Poll::Ready(End::Closed) => {
+                this.connection.end("closed".into());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(End::Failed(why)) => {
+                this.connection.end(why.clone());
+                Poll::Ready(Err(why))
+            }
+        }
+    }
+}
+
+/// However it ends, also when its task is aborted, calls do not wait for it.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.connection.ended.borrow().is_none() {
+            self.connection.end("it was given up".into());
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! What a frame from the upstream does (RFC 9113 §5 and §6). A breach on a stream ends that stream; any other, the connection.
+
+use super::connection::{Connection, PING};
+use super::failure::Failure;
+use super::frame::{Head, STREAM, content, flag, kind, setting};
+use super::stream::{Next, StreamState};
+use crate::http2::hpack::HeaderList;
+use h2::Reason;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response, StatusCode};
+use std::rc::Rc;
+
+/// Acknowledgements that may wait to be written: who asks for more takes none.
+const MOST_ACKNOWLEDGEMENTS: u32 = 1000;
+
+/// What is the end of a connection.
+pub(super) type Breach = Reason;
+
+impl Connection {
+    /// Takes a frame that is no part of a header block ([`Connection::receive_headers`]).
+    pub(super) fn receive(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        if !self.settings_seen.get() && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        match head.kind {
+            kind::DATA => self.receive_data(head, payload),
+            kind::RST_STREAM => self.receive_reset(head, payload),
+            kind::SETTINGS => self.receive_settings(head, payload),
+            kind::PING => self.receive_ping(head, payload),
+            kind::GOAWAY => self.receive_goaway(head, payload),
+            kind::WINDOW_UPDATE => self.receive_window(head, payload),
+            kind::PRIORITY if payload.len() != 5 => Err(Reason::FRAME_SIZE_ERROR),
+            kind::PRIORITY if head.stream == 0 => Err(Reason::PROTOCOL_ERROR),
+            kind::PUSH_PROMISE | kind::CONTINUATION => Err(Reason::PROTOCOL_ERROR),
+            _ => Ok(()),
+        }
+    }
+
+    /// The stream of a frame; `None` when it is over already. One that we have not opened is a breach.
+    fn stream(&self, head: Head) -> Result<Option<Rc<StreamState>>, Breach> {
+        if head.stream % 2 == 0 || head.stream >= self.next_stream.get() {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        Ok(self.streams.borrow().get(&head.stream).cloned())
+    }
+
+    /// Ends a stream whose frames break the rules: what had come whole stays good.
+    fn break_off(&self, stream: &StreamState, reason: Reason, failure: Failure) {
+        self.streams.borrow_mut().remove(&stream.id());
+        self.reset(stream.id(), reason);
+        stream.fail(failure);
+    }
+
+    fn breach(&self, stream: &StreamState, reason: Reason) {
+        self.break_off(stream, reason, Failure::breach(reason));
+    }
+
+    fn receive_data(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        self.message.set(true);
+        let stream = self.stream(head)?;
+        let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.receive_window.borrow_mut().take(bytes)?;
+        let data = content(head, payload)?;
+        let Some(stream) = stream else {
+            self.give_back(bytes);
+            return Ok(());
+        };
+        match stream.data(data, bytes, head.has(flag::END_STREAM)) {
+            Ok(padding) => {
+                self.give_back(padding.all);
+                if let Some(increment) = padding.update {
+                    self.window_update(head.stream, increment);
+                }
+            }
+            Err(reason) => {
+                self.give_back(bytes);
+                self.breach(&stream, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a whole header block; `head` is that of its HEADERS.
+    pub(super) fn receive_headers(&self, head: Head, block: &[u8]) -> Result<(), Breach> {
+        if !self.settings_seen.get() {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        self.message.set(true);
+        let stream = self.stream(head)?;
+        let list = self.decoder.borrow_mut().decode(block, self.header_bytes).map_err(|_| Reason::COMPRESSION_ERROR)?;
+        let Some(stream) = stream else { return Ok(()) };
+        if list.oversized {
+            self.break_off(&stream, Reason::PROTOCOL_ERROR, Failure::oversized());
+        } else if let Err(reason) = stream.headers(list, head.has(flag::END_STREAM)) {
+            self.breach(&stream, reason);
+        }
+        Ok(())
+    }
+
+    fn receive_reset(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        let reason = Reason::from(u32::from_be_bytes(exactly(payload)?));
+        if let Some(stream) = self.stream(head)? {
+            self.streams.borrow_mut().remove(&head.stream);
+            stream.fail(Failure::reset_by_upstream(reason));
+        }
+        Ok(())
+    }
+
+    fn receive_settings(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let (settings, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() || (head.has(flag::ACK) && !payload.is_empty()) {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        }
+        if head.has(flag::ACK) {
+            return Ok(());
+        }
+        for [n0, n1, value @ ..] in settings {
+            self.apply(u16::from_be_bytes([*n0, *n1]), u32::from_be_bytes(*value))?;
+        }
+        self.settings_seen.set(true);
+        self.acknowledge(kind::SETTINGS, &[])
+    }
+
+    fn apply(&self, name: u16, value: u32) -> Result<(), Breach> {
+        let mut peer = self.peer.get();
+        match name {
+            setting::ENABLE_PUSH if value > 1 => return Err(Reason::PROTOCOL_ERROR),
+            setting::MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
+            setting::MAX_CONCURRENT_STREAMS => peer.streams = value,
+            setting::INITIAL_WINDOW_SIZE if value > STREAM => return Err(Reason::FLOW_CONTROL_ERROR),
+            setting::INITIAL_WINDOW_SIZE => {
+                let by = i64::from(value) - peer.initial_window;
+                peer.initial_window = i64::from(value);
+                for stream in self.streams.borrow().values() {
+                    stream.window(by)?;
+                }
+            }
+            _ => {}
+        }
+        self.peer.set(peer);
+        Ok(())
+    }
+
+    fn acknowledge(&self, kind: u8, payload: &[u8]) -> Result<(), Breach> {
+        self.acknowledgements.set(self.acknowledgements.get() + 1);
+        if self.acknowledgements.get() > MOST_ACKNOWLEDGEMENTS {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        self.frame(kind, flag::ACK, 0, payload);
+        Ok(())
+    }
+
+    fn receive_ping(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        let payload: [u8; 8] = exactly(payload)?;
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if !head.has(flag::ACK) {
+            return self.acknowledge(kind::PING, &payload);
+        }
+        if payload == *PING && self.asked.take() {
+            self.answered.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Streams above the last that it has seen are lost, and it has surely not seen them (§6.8).
+    fn receive_goaway(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        let (last, rest) = payload.split_first_chunk().ok_or(Reason::FRAME_SIZE_ERROR)?;
+        let (reason, _) = rest.split_first_chunk().ok_or(Reason::FRAME_SIZE_ERROR)?;
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let (last, reason) = (u32::from_be_bytes(*last) & STREAM, Reason::from(u32::from_be_bytes(*reason)));
+        self.going_away.set(true);
+        let why: Rc<str> = format!("it sent GOAWAY: {reason}").into();
+        self.streams.borrow_mut().retain(|number, stream| {
+            if *number > last {
+                stream.fail(Failure::connection(why.clone(), true));
+            }
+            *number <= last
+        });
+        if reason != Reason::NO_ERROR {
+            self.complaint.replace(Some(why));
+        }
+        Ok(())
+    }
+
+    fn receive_window(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
+        let increment = u32::from_be_bytes(exactly(payload)?) & STREAM;
+        if head.stream == 0 {
+            let mut window = self.send_window.get();
+            window.change(i64::from(increment))?;
+            self.send_window.set(window);
+            self.moved.set(true);
+            return if increment == 0 { Err(Reason::PROTOCOL_ERROR) } else { Ok(()) };
+        }
+        let Some(stream) = self.stream(head)? else { return Ok(()) };
+        let changed = if increment == 0 { Err(Reason::PROTOCOL_ERROR) } else { stream.window(i64::from(increment)) };
+        if let Err(reason) = changed {
+            self.breach(&stream, reason);
+        }
+        Ok(())
+    }
+}
+
+/// A payload of one length only.
+fn exactly<const N: usize>(payload: &[u8]) -> Result<[u8; N], Breach> {
+    payload.try_into().map_err(|_| Reason::FRAME_SIZE_ERROR)
+}
+
+/// What of a DATA frame is done with at once.
+struct Padding {
+    all: u32,
+    /// What the stream is to be told.
+    update: Option<u32>,
+}
+
+impl StreamState {
+    /// DATA of so many `bytes` with padding has come.
+    fn data(&self, data: &[u8], bytes: u32, last: bool) -> Result<Padding, Reason> {
+        let inner = &mut *self.inner.borrow_mut();
+        match inner.next {
+            Next::Head => return Err(Reason::PROTOCOL_ERROR),
+            Next::Data => {}
+            Next::Nothing => return Err(Reason::STREAM_CLOSED),
+        }
+        inner.receive_window.take(bytes)?;
+        if let Some(promised) = &mut inner.promised {
+            *promised = promised.checked_sub(data.len() as u64).ok_or(Reason::PROTOCOL_ERROR)?;
+            if last && *promised > 0 {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+        }
+        let padding = bytes - u32::try_from(data.len()).unwrap_or(u32::MAX);
+        inner.in_flight += bytes - padding;
+        if inner.received.is_empty() {
+            inner.received.reserve_exact(data.len()); // mostly all there is
+        }
+        inner.received.extend_from_slice(data);
+        let update = inner.receive_window.give_back(padding).filter(|_| !last);
+        if last {
+            inner.next = Next::Nothing;
+        }
+        inner.wake();
+        Ok(Padding { all: padding, update })
+    }
+
+    /// A header list has come: the head of the answer, one that goes before it (1xx), or trailers.
+    fn headers(&self, list: HeaderList, last: bool) -> Result<(), Reason> {
+        let HeaderList { status, fields, malformed, .. } = list;
+        if malformed {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        match (inner.next, status) {
+            (Next::Head, Some(status)) if status.is_informational() => {
+                return if last || status == StatusCode::SWITCHING_PROTOCOLS { Err(Reason::PROTOCOL_ERROR) } else { Ok(()) };
+            }
+            (Next::Head, Some(status)) => {
+                inner.promised = promised(&fields, status)?;
+                let mut head = Response::new(());
+                (*head.status_mut(), *head.headers_mut()) = (status, fields);
+                inner.head = Some(head);
+            }
+            (Next::Data, None) if last => inner.trailers = Some(fields),
+            (Next::Nothing, _) => return Err(Reason::STREAM_CLOSED),
+            _ => return Err(Reason::PROTOCOL_ERROR),
+        }
+        if last && inner.promised.is_some_and(|promised| promised > 0) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        inner.next = if last { Next::Nothing } else { Next::Data };
+        inner.wake();
+        Ok(())
+    }
+
+    /// The upstream changes what it takes.
+    fn window(&self, by: i64) -> Result<(), Reason> {
+        let mut inner = self.inner.borrow_mut();
+        inner.send_window.change(by)?;
+        inner.wake();
+        Ok(())
+    }
+}
+
+/// The bytes that an answer says it has (RFC 9110 §8.6), if they are to come.
+fn promised(fields: &HeaderMap, status: StatusCode) -> Result<Option<u64>, Reason> {
+    match fields.get(CONTENT_LENGTH) {
+        None => Ok(None),
+        Some(_) if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Ok(None),
+        Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()).map(Some).ok_or(Reason::PROTOCOL_ERROR),
+    }
+}

@@ -1,0 +1,257 @@
+//! One stream, as its call sees it: what came of the answer, room for the request, and how it was lost. Who drops it before both
+//! sides have ended resets it.
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::frame::{MOST, flag};
+use super::windows::{ReceiveWindow, SendWindow};
+use crate::http2::hpack::encode_field;
+use crate::http2::{Sink, Source};
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, Response};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// What one stream may put between two turns of its connection, in bytes: then others have theirs.
+const AT_A_TURN: usize = 32 * 1024;
+
+/// What a connection knows of one of its streams.
+pub(super) struct StreamState {
+    id: u32,
+    /// Where its first byte is among all that the connection writes.
+    begins_at: u64,
+    pub(super) inner: RefCell<Inner>,
+}
+
+/// What changes of it.
+pub(super) struct Inner {
+    /// What of the answer comes next.
+    pub(super) next: Next,
+    pub(super) head: Option<Response<()>>,
+    pub(super) received: Vec<u8>,
+    pub(super) trailers: Option<HeaderMap>,
+    /// Bytes that `content-length` promises and that have not come.
+    pub(super) promised: Option<u64>,
+    pub(super) receive_window: ReceiveWindow,
+    /// Bytes that have come and have not been given back.
+    pub(super) in_flight: u32,
+    pub(super) send_window: SendWindow,
+    /// END_STREAM was sent, or the upstream wants no more.
+    pub(super) sent: bool,
+    failure: Option<Failure>,
+    /// Put since the connection's turn.
+    put: (u32, usize),
+    /// Waits for the connection.
+    queued: bool,
+    waker: Option<Waker>,
+}
+
+/// What comes next from the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Head,
+    Data,
+    /// END_STREAM has come.
+    Nothing,
+}
+
+impl StreamState {
+    pub(super) fn new(id: u32, begins_at: u64, send_window: i64, receive_window: u32, sent: bool) -> Rc<StreamState> {
+        let inner = Inner {
+            next: Next::Head,
+            head: None,
+            received: Vec::new(),
+            trailers: None,
+            promised: None,
+            receive_window: ReceiveWindow::new(receive_window),
+            in_flight: 0,
+            send_window: SendWindow(send_window),
+            sent,
+            failure: None,
+            put: (0, 0),
+            queued: false,
+            waker: None,
+        };
+        Rc::new(StreamState { id, begins_at, inner: RefCell::new(inner) })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn begins_at(&self) -> u64 {
+        self.begins_at
+    }
+
+    /// The stream is lost, but for what has come of it.
+    pub(super) fn fail(&self, failure: Failure) {
+        let mut inner = self.inner.borrow_mut();
+        inner.sent = true;
+        inner.failure.get_or_insert(failure);
+        inner.wake();
+    }
+
+    /// There may be room for it.
+    pub(super) fn look_again(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.queued = false;
+        inner.wake();
+    }
+}
+
+impl Inner {
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits for what is still to come of the answer.
+    fn wait_for_more<T>(&mut self, cx: &Context<'_>) -> Poll<Result<T, Failure>> {
+        match &self.failure {
+            Some(failure) => Poll::Ready(Err(failure.clone())),
+            None => self.wait(cx),
+        }
+    }
+}
+
+/// A call's hold on its stream. All its methods are to be polled by one task.
+pub(in super::super) struct Stream {
+    state: Rc<StreamState>,
+    connection: Rc<Connection>,
+}
+
+impl Stream {
+    pub(super) fn new(state: Rc<StreamState>, connection: Rc<Connection>) -> Stream {
+        Stream { state, connection }
+    }
+
+    /// The head of the answer, once.
+    pub(in super::super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
+        let mut inner = self.state.inner.borrow_mut();
+        match inner.head.take() {
+            Some(head) => Poll::Ready(Ok(head)),
+            None => inner.wait_for_more(cx),
+        }
+    }
+
+    /// Ends the request with trailers.
+    pub(in super::super) fn send_trailers(&mut self, trailers: &HeaderMap) {
+        if std::mem::replace(&mut self.state.inner.borrow_mut().sent, true) {
+            return;
+        }
+        let mut block = Vec::new();
+        for (name, value) in trailers {
+            encode_field(&mut block, name, value.as_bytes(), value.is_sensitive());
+        }
+        self.connection.header_block(flag::END_STREAM, self.state.id, &block);
+    }
+}
+
+impl Source for Stream {
+    type Error = Failure;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        let mut inner = self.state.inner.borrow_mut();
+        match inner.next {
+            _ if !inner.received.is_empty() => Poll::Ready(Ok(Some(std::mem::take(&mut inner.received).into()))),
+            Next::Nothing => Poll::Ready(Ok(None)),
+            Next::Head | Next::Data => inner.wait_for_more(cx),
+        }
+    }
+
+    fn poll_trailers(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, Failure>> {
+        Poll::Ready(Ok(self.state.inner.borrow_mut().trailers.take()))
+    }
+
+    fn is_over(&self) -> bool {
+        let inner = self.state.inner.borrow();
+        inner.next == Next::Nothing && inner.received.is_empty() && inner.trailers.is_none()
+    }
+
+    fn release(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut inner = self.state.inner.borrow_mut();
+        inner.in_flight = inner.in_flight.saturating_sub(bytes);
+        let due = inner.receive_window.give_back(bytes).filter(|_| inner.next != Next::Nothing && inner.failure.is_none());
+        drop(inner);
+        if let Some(increment) = due {
+            self.connection.window_update(self.state.id, increment);
+        }
+        self.connection.give_back(bytes);
+    }
+}
+
+impl Sink for Stream {
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Option<usize>> {
+        let mut inner = self.state.inner.borrow_mut();
+        if inner.sent {
+            return Poll::Ready(None);
+        }
+        let turn = self.connection.turn();
+        if inner.put.0 != turn {
+            inner.put = (turn, 0);
+        }
+        let mine = inner.send_window.room();
+        let room = mine.min(AT_A_TURN - inner.put.1).min(self.connection.send_window.get().room()).min(self.connection.room());
+        if room > 0 {
+            return Poll::Ready(Some(room.min(wanted)));
+        }
+        if mine > 0 && !std::mem::replace(&mut inner.queued, true) {
+            self.connection.wait(self.state.clone());
+        }
+        inner.wait(cx)
+    }
+
+    fn send(&mut self, mut data: Bytes, last: bool) -> Option<()> {
+        let mut inner = self.state.inner.borrow_mut();
+        if inner.sent {
+            return None;
+        }
+        inner.sent = last;
+        inner.send_window.take(data.len());
+        inner.put.1 += data.len();
+        let mut window = self.connection.send_window.get();
+        window.take(data.len());
+        self.connection.send_window.set(window);
+        drop(inner);
+        loop {
+            let part = data.split_to(data.len().min(MOST));
+            let end = if last && data.is_empty() { flag::END_STREAM } else { 0 };
+            self.connection.data(end, self.state.id, part);
+            if data.is_empty() {
+                return Some(());
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut inner = self.state.inner.borrow_mut();
+        let (in_flight, open) = (std::mem::take(&mut inner.in_flight), !inner.sent || inner.next != Next::Nothing);
+        inner.waker = None;
+        let (lost, queued) = (inner.failure.is_some(), inner.queued);
+        drop(inner);
+        if queued {
+            self.connection.wait_no_more(&self.state);
+        }
+        self.connection.streams.borrow_mut().remove(&self.state.id);
+        if open && !lost {
+            self.connection.reset(self.state.id, Reason::CANCEL);
+        }
+        self.connection.give_back(in_flight);
+        if self.connection.is_needed_no_more() {
+            self.connection.wake_driver();
+        }
+    }
+}
