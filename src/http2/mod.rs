@@ -8,6 +8,7 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+pub mod hpack;
 mod huffman;
 mod inbox;
 mod intake;
