@@ -8,8 +8,12 @@ mod block;
 mod decode;
 mod encode;
 mod field;
+#[cfg(any(test, fuzzing))]
+pub(super) mod reference;
 mod static_table;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(super) use block::{Block, Text, append_integer};
 pub use decode::{CompressionError, Decoder, HeaderList};
