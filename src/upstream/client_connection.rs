@@ -167,60 +167,52 @@ mod tests {
         ClientConnection::new(Rc::default())
     }
 
-    /// A head that holds about so many bytes.
-    fn head(bytes: usize) -> Box<Request<()>> {
-        Box::new(Request::post("http://a/b/c").header("x", "y".repeat(bytes)).body(()).unwrap())
+    fn heads(client: &Rc<ClientConnection>, bytes: usize) -> Vec<Rc<HeldHead>> {
+        (0..1000).map(|_| HeldHead::new(client, EncodedHead(vec![0; bytes]))).collect()
     }
 
     #[test]
     fn heads_that_wait_and_heads_that_are_kept_share_one_bound_and_give_it_back() {
         const BYTES: usize = 16_000;
         let client = client();
-        let kept: Vec<_> = (0..1000).map_while(|_| HeldHead::kept(&client, &head(BYTES))).collect();
-        assert_eq!(kept.len(), (1 << 20) / BYTES - 1);
-        let mut waiting = Vec::new();
-        let refused = (0..1000).find_map(|_| {
-            waiting.push(Outgoing::new(client.clone(), head(BYTES), None));
-            waiting.last_mut().unwrap().wait().err()
-        });
-        assert!(refused.is_some() && client.held.get() <= MOST_HELD && MOST_HELD - client.held.get() < 2 * BYTES);
+        let (kept, waiting) = (heads(&client, BYTES), heads(&client, BYTES));
+        assert_eq!(client.held.get(), 0, "what has not had to wait is not counted");
+        assert_eq!(kept.iter().filter(|head| head.keep()).count(), (1 << 20) / (BYTES + EACH));
+        let taken = waiting.iter().filter(|head| head.wait().is_ok()).count();
+        assert!(taken < 1000 && client.held.get() <= MOST_HELD && MOST_HELD - client.held.get() < 2 * BYTES);
         drop(kept);
-        assert!(waiting.last_mut().unwrap().wait().is_ok(), "there is room again");
+        assert!(waiting.last().unwrap().wait().is_ok(), "there is room again");
         drop(waiting);
         assert_eq!(client.held.get(), 0);
     }
 
     #[test]
     fn a_thousand_common_heads_may_wait() {
-        let client = client();
-        let mut calls: Vec<_> = (0..1000).map(|_| Outgoing::new(client.clone(), head(2200), None)).collect();
-        assert!(calls.iter_mut().all(|call| call.wait().is_ok()));
+        assert!(heads(&client(), 2200).iter().all(|head| head.wait().is_ok()));
     }
 
     #[test]
     fn what_is_kept_of_a_call_is_what_waits() {
         let client = client();
-        let kept = HeldHead::kept(&client, &head(100));
+        let heads = heads(&client, 100);
+        assert!(heads[0].keep());
         let held = client.held.get();
-        let mut call = Outgoing::new(client.clone(), head(100), kept.clone());
-        assert!(call.wait().is_ok() && call.wait().is_ok());
+        assert!(heads[0].wait().is_ok() && heads[0].wait().is_ok());
         assert_eq!(client.held.get(), held);
-        drop(kept);
-        assert_eq!(client.held.get(), held);
-        assert_eq!(call.request().headers(), head(100).headers());
+        drop(heads);
         assert_eq!(client.held.get(), 0);
     }
 
     #[test]
-    fn a_crowd_is_of_calls_that_are_not_packed() {
+    fn a_crowd_is_of_calls_that_are_not_counted() {
         let client = client();
-        let mut call = Outgoing::new(client.clone(), head(100), None);
-        let in_a_crowd = call.in_a_crowd();
+        let head = HeldHead::new(&client, EncodedHead(vec![0; 100]));
+        let in_a_crowd = head.in_a_crowd();
         assert!(client.has_a_crowd());
         drop(in_a_crowd);
         assert!(!client.has_a_crowd());
-        call.wait().unwrap();
-        let _packed = call.in_a_crowd();
+        head.wait().unwrap();
+        let _counted = head.in_a_crowd();
         assert!(!client.has_a_crowd());
     }
 }

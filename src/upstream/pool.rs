@@ -247,9 +247,12 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::super::client_connection::ClientConnection;
+    use super::super::request_head::RequestHead;
     use super::*;
     use crate::config::{Limits, Position, Upstream, UpstreamAddress, UpstreamHealth};
-    use http::{Request, Response};
+    use http::uri::{Authority, PathAndQuery, Scheme};
+    use http::{HeaderMap, Response};
+    use std::future::poll_fn;
     use std::net::{IpAddr, Ipv4Addr};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
@@ -293,11 +296,13 @@ mod tests {
     }
 
     async fn slot(pool: &Rc<Pool>) -> Slot {
-        pool.slot(&mut call()).await.unwrap()
+        pool.slot(&call()).await.unwrap()
     }
 
-    fn call() -> Outgoing {
-        Outgoing::new(ClientConnection::new(Rc::default()), Box::default(), None)
+    fn call() -> Rc<HeldHead> {
+        let (authority, path) = (&Authority::from_static("a"), &PathAndQuery::from_static("/b/c"));
+        let head = RequestHead { scheme: &Scheme::HTTP, authority, path, fields: &HeaderMap::new(), identity: &[] };
+        HeldHead::new(&ClientConnection::new(Rc::default()), head.encode())
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -313,7 +318,7 @@ mod tests {
     fn a_connection_to_an_address_that_the_name_has_lost_finishes_its_calls_and_takes_no_more() {
         with_pool(async |pool, service| {
             let old = slot(&pool).await;
-            let (answer, _) = old.sender().send_request(Request::new(()), true).unwrap();
+            let mut stream = old.open(&call(), true).await.unwrap().unwrap();
             let now = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
             pool.connector.addresses.publish(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), now]);
             tokio::task::yield_now().await;
@@ -323,8 +328,8 @@ mod tests {
             let new = slot(&pool).await;
             assert!(!Rc::ptr_eq(&old.connection, &new.connection) && service.connections.get() == 2);
             service.answer.send(true).unwrap();
-            assert!(answer.await.is_ok());
-            drop(old);
+            assert!(poll_fn(|cx| stream.poll_head(cx)).await.is_ok());
+            drop((stream, old));
             until(|| service.connections.get() == 1).await;
             until(|| pool.metrics.render().contains("doorward_upstream_connections_ended_total{why=\"retired\"} 1")).await;
         });
@@ -353,7 +358,7 @@ mod tests {
             let first = slot(&pool).await;
             first.connection.state.spent.set(true);
             *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
-            assert!(pool.slot(&mut call()).await.is_err());
+            assert!(pool.slot(&call()).await.is_err());
         });
     }
 }

@@ -80,10 +80,10 @@ pub(super) async fn fell_silent(watched: Watched<'_>, patience: Patience) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::{FrameTap, Io};
+    use super::super::http2::Driver;
+    use crate::http2::Io;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -135,15 +135,14 @@ mod tests {
         let spent = Cell::new(false);
         let silent = tokio::task::LocalSet::new().block_on(&runtime, async {
             let io = Io::Tcp(tokio::net::TcpStream::connect(address).await.unwrap());
-            let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024, Duration::from_secs(60));
-            let (mut sender, mut connection) = h2::client::handshake(io).await.unwrap();
-            let ping_pong = connection.ping_pong().unwrap();
-            let driving = tokio::task::spawn_local(connection);
-            let _call = sender.send_request(http::Request::new(()), false).unwrap();
-            let watched = Watched { tap: &tap, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
+            let http2 = Connection::new(1 << 20, 1 << 16, 1024);
+            let (driver, requests) = Driver::new(http2.clone(), io, Duration::from_secs(60));
+            let driving = tokio::task::spawn_local(driver);
+            let _call = requests.open(&[], false).unwrap();
+            let watched = Watched { http2: &http2, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
             let silent = async {
                 tokio::select! {
-                    () = fell_silent(watched, ping_pong, patience) => true,
+                    () = fell_silent(watched, patience) => true,
                     () = enough => false,
                 }
             };

@@ -79,7 +79,7 @@ pub(super) struct PeerSettings {
 impl Connection {
     /// One that has yet to be driven. `window`: what it may have in flight towards us, `stream_window`: what each stream may, in bytes.
     /// Larger header lists than `header_bytes` end their streams.
-    pub(super) fn new(window: u32, stream_window: u32, header_bytes: usize) -> Rc<Connection> {
+    pub(in super::super) fn new(window: u32, stream_window: u32, header_bytes: usize) -> Rc<Connection> {
         let connection = Connection {
             outbox: RefCell::default(),
             streams: RefCell::default(),

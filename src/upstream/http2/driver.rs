@@ -198,3 +198,53 @@ impl Drop for Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::io::{ErrorKind, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+    use tokio::task::{LocalSet, yield_now};
+
+    #[test]
+    fn a_flood_is_read_in_parts_and_everybody_else_comes_between_them() {
+        /// A frame that says nothing: of a type that nobody knows (RFC 9113 §4.1), and as long as a frame may be.
+        const HEAD: [u8; 9] = [0, 0x40, 0, 0xff, 0, 0, 0, 0, 0];
+        const MINUTE: Duration = Duration::from_secs(60);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            near.set_nonblocking(true).unwrap();
+            far.set_nonblocking(true).unwrap();
+            SockRef::from(&far).set_send_buffer_size(208 << 10).unwrap(); // twice that is had, on every Linux
+            let near = tokio::net::UnixStream::from_std(near).unwrap();
+            let (driver, _requests) = Driver::new(Connection::new(1 << 20, 1 << 16, 1024), Io::Unix(near), MINUTE);
+            far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap(); // SETTINGS
+            let frame = [&HEAD[..], &[0; 0x4000]].concat();
+            let mut sent = 0;
+            // As much as the socket has room for: what has been read since it was last full.
+            let mut fill = || {
+                let before = sent;
+                loop {
+                    match far.write(&frame[sent % frame.len()..]) {
+                        Ok(bytes) => sent += bytes,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return sent - before,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            };
+            assert!(fill() > 2 * PART, "or it would prove nothing");
+            let driving = tokio::task::spawn_local(driver);
+            let mut read = 0;
+            for turn in 0..100 {
+                yield_now().await;
+                let part = fill();
+                assert!(part < 2 * PART, "turn {turn}: {part} bytes");
+                read += part;
+            }
+            assert!(read >= 25 * PART && !driving.is_finished(), "{read} bytes in 100 turns");
+        });
+    }
+}
