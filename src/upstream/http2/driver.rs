@@ -172,10 +172,12 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Driver>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
         let this = &mut *self;
+        // Nobody needs to wake it for what is put before it writes.
+        let waker = this.connection.driver.take().filter(|waker| waker.will_wake(cx.waker()));
         match this.turn(cx) {
             Poll::Pending => {
+                this.connection.driver.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
                 this.connection.driven();
-                this.connection.driver.set(Some(cx.waker().clone()));
                 Poll::Pending
             }
             Poll::Ready(End::Closed) => {

@@ -10,8 +10,8 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use std::rc::Rc;
 
-/// Acknowledgements that may wait to be written: who asks for more takes none.
-const MOST_ACKNOWLEDGEMENTS: u32 = 1000;
+/// Acknowledgements that may wait to be written: twice what is asked for in one turn of reading at most. Who asks for more takes none.
+const MOST_ACKNOWLEDGEMENTS: u32 = 16_384;
 
 /// What is the end of a connection.
 pub(super) type Breach = Reason;
@@ -95,6 +95,13 @@ impl Connection {
             self.breach(&stream, reason);
         }
         Ok(())
+    }
+
+    /// A header block that nobody reads to its end: whose fault it was that the connection ends.
+    pub(super) fn receive_too_large(&self, head: Head) {
+        if let Some(stream) = self.streams.borrow().get(&head.stream) {
+            stream.fail(Failure::oversized());
+        }
     }
 
     fn receive_reset(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {

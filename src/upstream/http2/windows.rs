@@ -31,7 +31,6 @@ impl SendWindow {
 /// What the peer may send.
 #[derive(Debug)]
 pub(super) struct ReceiveWindow {
-    size: u32,
     /// What it may still send, as it knows.
     left: u32,
     /// What it may send beyond that, once it is told.
@@ -40,7 +39,7 @@ pub(super) struct ReceiveWindow {
 
 impl ReceiveWindow {
     pub(super) fn new(size: u32) -> ReceiveWindow {
-        ReceiveWindow { size, left: size, owed: 0 }
+        ReceiveWindow { left: size, owed: 0 }
     }
 
     /// So many bytes have come.
@@ -49,10 +48,11 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// So many of them are done with; what the peer is to be told, if it is time for it.
+    /// So many of them are done with; what the peer is to be told, if that is worth while: half of what it may still send. When it
+    /// may send nothing, that is anything.
     pub(super) fn give_back(&mut self, bytes: u32) -> Option<u32> {
         self.owed += bytes;
-        if self.owed < self.size / 2 {
+        if self.owed == 0 || self.owed < self.left / 2 {
             return None;
         }
         self.left += self.owed;
@@ -65,13 +65,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_is_allowed_is_not_taken_and_half_a_window_is_given_back_at_a_time() {
+    fn more_than_is_allowed_is_not_taken() {
         let mut window = ReceiveWindow::new(100);
         assert!(window.take(60).is_ok() && window.take(41).is_err());
+    }
+
+    #[test]
+    fn what_is_done_with_is_given_back_once_it_is_half_of_what_is_left() {
         let mut window = ReceiveWindow::new(100);
-        window.take(100).unwrap();
-        assert_eq!((window.give_back(49), window.give_back(1), window.give_back(49)), (None, Some(50), None));
-        assert!(window.take(50).is_ok() && window.take(1).is_err());
+        window.take(60).unwrap();
+        assert_eq!((window.give_back(19), window.give_back(1), window.give_back(0)), (None, Some(20), None));
+        window.take(60).unwrap();
+        assert_eq!(window.give_back(1), Some(1), "what others hold is no reason to wait");
+        assert!(window.take(2).is_err());
     }
 
     #[test]
