@@ -38,7 +38,7 @@ impl Connection {
 
     /// The stream of a frame; `None` when it is over already. One that we have not opened is a breach.
     fn stream(&self, head: Head) -> Result<Option<Rc<StreamState>>, Breach> {
-        if head.stream % 2 == 0 || head.stream >= self.next_stream.get() {
+        if head.stream.is_multiple_of(2) || head.stream >= self.next_stream.get() {
             return Err(Reason::PROTOCOL_ERROR);
         }
         Ok(self.streams.borrow().get(&head.stream).cloned())
