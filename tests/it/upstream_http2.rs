@@ -63,6 +63,9 @@ struct Peer {
     decoder: Decoder,
     /// The latest header block of each stream.
     heads: HashMap<u32, Vec<Field>>,
+    /// Requests whose head has come, in order, until they are accepted; and what has come of their bodies.
+    requests: VecDeque<u32>,
+    bodies: HashMap<u32, Body>,
     /// Settings that count, and those that were sent and not acknowledged yet.
     acknowledged: HashMap<u16, u32>,
     pending: VecDeque<Vec<(u16, u32)>>,
@@ -75,6 +78,15 @@ struct Peer {
     windows: HashMap<u32, i64>,
 }
 
+/// What has come of a request after its head.
+#[derive(Default)]
+struct Body {
+    bytes: Vec<u8>,
+    ended: bool,
+    /// The code of its RST_STREAM.
+    reset: Option<u32>,
+}
+
 impl Peer {
     fn new(wire: Connection, number: usize) -> Peer {
         let acknowledged = HashMap::from([(setting::INITIAL_WINDOW_SIZE, 65_535), (setting::MAX_FRAME_SIZE, 16_384)]);
@@ -83,6 +95,8 @@ impl Peer {
             number,
             decoder: Decoder::default(),
             heads: HashMap::new(),
+            requests: VecDeque::new(),
+            bodies: HashMap::new(),
             acknowledged,
             pending: VecDeque::new(),
             given: WINDOW,
@@ -107,9 +121,19 @@ impl Peer {
                 frame.flags |= more.flags & END_HEADERS;
             }
             self.heads.insert(frame.stream, self.decoder.decode(&frame.payload));
+            if self.field(frame.stream, ":path").is_some() {
+                self.requests.push_back(frame.stream);
+            }
+        }
+        if matches!(frame.kind, kind::HEADERS | kind::DATA) {
+            self.bodies.entry(frame.stream).or_default().ended |= frame.flags & END_STREAM != 0;
         }
         match frame.kind {
-            kind::DATA => self.within_windows(frame.stream, frame.payload.len()),
+            kind::DATA => {
+                self.within_windows(frame.stream, frame.payload.len());
+                self.bodies.entry(frame.stream).or_default().bytes.extend_from_slice(&frame.payload);
+            }
+            kind::RST_STREAM => self.bodies.entry(frame.stream).or_default().reset = Some(frame.number(0)),
             kind::SETTINGS if frame.flags & ACK != 0 => self.settled(),
             kind::SETTINGS => {
                 for setting in frame.payload.chunks(6) {
@@ -209,13 +233,12 @@ impl Peer {
 
     /// The next request's stream and the last part of its path.
     async fn accept(&mut self) -> Option<(u32, String)> {
-        loop {
-            let frame = self.next().await?;
-            if frame.kind == kind::HEADERS && self.field(frame.stream, ":path").is_some() {
-                let path = self.field(frame.stream, ":path").unwrap();
-                return Some((frame.stream, path.rsplit('/').next().unwrap().to_owned()));
-            }
+        while self.requests.is_empty() {
+            self.next().await?;
         }
+        let stream = self.requests.pop_front()?;
+        let path = self.field(stream, ":path")?;
+        Some((stream, path.rsplit('/').next()?.to_owned()))
     }
 
     /// A field of the stream's latest header block.
@@ -225,22 +248,31 @@ impl Peer {
 
     /// Reads the request's body to its end, giving back the window of all that has come.
     async fn body(&mut self, stream: u32) -> Vec<u8> {
-        let mut body = Vec::new();
-        while let Some(frame) = self.next().await {
-            if frame.stream == stream && frame.kind == kind::DATA {
-                body.extend_from_slice(&frame.payload);
-                if !frame.payload.is_empty() {
-                    self.give(0, frame.payload.len()).await;
-                    if frame.flags & END_STREAM == 0 {
-                        self.give(stream, frame.payload.len()).await;
-                    }
+        let mut given = 0;
+        loop {
+            let body = &self.bodies[&stream];
+            let (come, over) = (body.bytes.len(), body.ended || body.reset.is_some());
+            if come > given {
+                self.give(0, come - given).await;
+                if !over {
+                    self.give(stream, come - given).await;
                 }
+                given = come;
             }
-            if frame.stream == stream && frame.flags & END_STREAM != 0 && matches!(frame.kind, kind::DATA | kind::HEADERS) {
-                break;
+            if over || self.next().await.is_none() {
+                return std::mem::take(&mut self.bodies.get_mut(&stream).unwrap().bytes);
             }
         }
-        body
+    }
+
+    /// Reads until Doorward resets the stream; the code. `None` when the connection ended before.
+    async fn reset(&mut self, stream: u32) -> Option<u32> {
+        loop {
+            if let Some(code) = self.bodies[&stream].reset {
+                return Some(code);
+            }
+            self.next().await?;
+        }
     }
 
     /// What Doorward takes on a stream now.
@@ -252,7 +284,7 @@ impl Peer {
     async fn data(&mut self, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let bytes = i64::try_from(payload.len()).unwrap();
         while self.takes(stream) < bytes {
-            if self.next().await.is_none_or(|frame| frame.kind == kind::RST_STREAM && frame.stream == stream) {
+            if self.bodies[&stream].reset.is_some() || self.next().await.is_none() {
                 return false;
             }
         }
