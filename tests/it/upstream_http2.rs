@@ -58,8 +58,6 @@ fn sends(bytes: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> Play {
 /// The service's end of one connection.
 struct Peer {
     wire: Connection,
-    /// 0 is the health check's.
-    number: usize,
     decoder: Decoder,
     /// The latest header block of each stream.
     heads: HashMap<u32, Vec<Field>>,
@@ -88,11 +86,10 @@ struct Body {
 }
 
 impl Peer {
-    fn new(wire: Connection, number: usize) -> Peer {
+    fn new(wire: Connection) -> Peer {
         let acknowledged = HashMap::from([(setting::INITIAL_WINDOW_SIZE, 65_535), (setting::MAX_FRAME_SIZE, 16_384)]);
         Peer {
             wire,
-            number,
             decoder: Decoder::default(),
             heads: HashMap::new(),
             requests: VecDeque::new(),
@@ -359,7 +356,12 @@ impl Stage {
     }
 
     /// The same with more in Doorward's configuration.
-    fn with(configuration: &str, settings: &[(u16, u32)], table: Vec<Play>) -> Stage {
+    fn with(rest: &str, settings: &[(u16, u32)], table: Vec<Play>) -> Stage {
+        Stage::configured(|upstream| upstream.configuration(rest), settings, table)
+    }
+
+    /// The same with a configuration of its own.
+    fn configured(yaml: impl FnOnce(&FrameUpstream) -> String, settings: &[(u16, u32)], table: Vec<Play>) -> Stage {
         let (table, first, account) = (Arc::new(table), Arc::new(settings.to_vec()), Arc::<Account>::default());
         let kept = account.clone();
         let upstream = FrameUpstream::start(move |wire, number| {
@@ -367,7 +369,7 @@ impl Stage {
             async move {
                 account.opened.fetch_add(usize::from(number > 0), Ordering::Relaxed);
                 let served = tokio::spawn(async move {
-                    let mut peer = Peer::new(wire, number);
+                    let mut peer = Peer::new(wire);
                     peer.settings(&first).await;
                     serve(&mut peer, &table).await;
                 });
@@ -377,7 +379,7 @@ impl Stage {
                 account.ended.fetch_add(usize::from(number > 0), Ordering::Relaxed);
             }
         });
-        let doorward = Site::new().start(&upstream.configuration(configuration));
+        let doorward = Site::new().start(&yaml(&upstream));
         Stage { doorward, account, _upstream: upstream }
     }
 

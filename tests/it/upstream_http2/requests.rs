@@ -26,11 +26,15 @@ impl Seen {
 }
 
 /// A service that answers every `R0` once the request is whole, and keeps what it was.
-fn keeping(configuration: &str) -> (Stage, Arc<Mutex<Vec<Seen>>>) {
+fn keeping(rest: &str) -> (Stage, Arc<Mutex<Vec<Seen>>>) {
+    keeping_with(|upstream| upstream.configuration(rest))
+}
+
+fn keeping_with(yaml: impl FnOnce(&FrameUpstream) -> String) -> (Stage, Arc<Mutex<Vec<Seen>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = seen.clone();
-    let stage = Stage::with(
-        configuration,
+    let stage = Stage::configured(
+        yaml,
         &[],
         vec![play(move |peer, stream| {
             let kept = kept.clone();
@@ -146,14 +150,25 @@ async fn a_head_too_large_for_a_frame_goes_in_several_with_nothing_between() {
 }
 
 #[tokio::test]
-async fn a_credential_that_is_forwarded_may_be_remembered_by_nobody_on_the_way() {
-    let authentication = "authentication:
-  jwt: [{ name: corporate, issuer: https://issuer.test/, audiences: [users-api], algorithms: [HS256], secret_file: hmac.secret, leeway: 0s }]
-authorization: { methods: { '*': authenticated } }
-forward_credentials: true
-";
-    let (_, _) = (authentication, bearer(serde_json::json!({})));
-    let _ = Form::NeverIndexed;
+async fn a_credential_that_is_forwarded_is_remembered_by_no_table() {
+    let (stage, seen) = keeping_with(|upstream| {
+        let upstream = format!("upstream: {{ address: \"http://{}\", health_service: none }}\n", upstream.address);
+        configuration("", &format!("{upstream}workers: 1\n{}forward_credentials: true\n", site::STANDARD))
+    });
+    let (token, mut frames) = (bearer(serde_json::json!({})), Frames::open(&stage.doorward).await);
+    // As clients write it: added to a table, not added, and never to be added to any.
+    for (number, first) in [0x40, 0, 0x10, 0x40].into_iter().enumerate() {
+        let mut credential = block(&[("authorization", &token)]);
+        credential[0] = first;
+        let stream = 1 + 2 * u32::try_from(number).unwrap();
+        let head = [block(&frames::grpc_fields("/demo.v1.Echo/R0", &[])), credential].concat();
+        frames.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &head).await;
+        assert_eq!(frames.on_stream(stream).await.unwrap().kind, kind::HEADERS);
+        let seen = seen.lock().unwrap();
+        let sent: Vec<_> = seen[number].head.iter().filter(|field| field.name == "authorization").collect();
+        assert_eq!((sent.len(), sent[0].text()), (1, token.clone()));
+        assert!(matches!(sent[0].form, Form::Literal | Form::NeverIndexed), "{first:#x}: {sent:?}");
+    }
 }
 
 #[tokio::test]

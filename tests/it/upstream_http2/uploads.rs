@@ -144,6 +144,29 @@ async fn windows_that_change_under_an_upload_are_kept() {
 }
 
 #[tokio::test]
+async fn frames_are_no_larger_than_the_upstream_wants_them_also_when_it_changes_its_mind() {
+    let shrinking = play(|peer, stream| {
+        Box::pin(async move {
+            let frame_size = |size: u32| [(setting::MAX_FRAME_SIZE, size)];
+            let mut body = Vec::new();
+            for size in [65_536, 16_384, 20_000, 16_384] {
+                // The service looks at each frame; what is larger must have come before this is acknowledged.
+                peer.settle(&frame_size(size)).await.iter().for_each(|data| body.extend_from_slice(&data.payload));
+                peer.give(0, 65_535).await;
+                let some_more = (body.len() + 65_535).min(500_000);
+                read_until(peer, stream, &mut body, some_more).await;
+            }
+            peer.give(0, 500_000).await;
+            while body.len() < 500_000 {
+                read_until(peer, stream, &mut body, 500_000).await;
+            }
+            answer(peer, stream, body).await;
+        })
+    });
+    upload(("frames of changing sizes", &[window(1 << 20)], shrinking, 500_000)).await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_request_needs_no_window() {
     for with_trailers in [false, true] {
         let stage = Stage::new(
