@@ -242,8 +242,8 @@ async fn a_connection_that_ends_in_the_middle_of_anything_loses_its_calls_and_is
                 peer.wire.burst(&bytes(stream)).await;
                 if reset {
                     SockRef::from(&peer.wire.io).set_linger(Some(Duration::ZERO)).unwrap();
-                    // The end of the socket is the service's affair: this one is given up for another that leads nowhere.
-                    let (nowhere, _) = tokio::join!(elsewhere(), async {});
+                    // The socket goes now, and the service reads on from one that leads nowhere.
+                    let nowhere = elsewhere().await;
                     drop(std::mem::replace(&mut peer.wire.io, nowhere));
                 } else {
                     let _ = peer.wire.io.shutdown().await;

@@ -13,7 +13,7 @@ fn bytes(count: usize) -> Bytes {
 /// An upload: its name, the service's first SETTINGS, how it takes it, and how many bytes there are.
 type Upload<'a> = (&'a str, &'a [(u16, u32)], Play, usize);
 
-/// The body, back as the answer's message.
+/// Answers how many bytes have come, and whether they are those of [`bytes`].
 async fn answer(peer: &mut Peer, stream: u32, body: Vec<u8>) {
     let checked = body == bytes(body.len());
     let count = body.len().to_string();
