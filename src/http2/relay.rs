@@ -86,7 +86,15 @@ pub struct Relay {
 impl Relay {
     /// A sink that takes nothing for `stalled` while bytes wait for it breaks the relay.
     pub fn new(stalled: Duration) -> Relay {
-        Relay { backlog: Backlog::default(), rest: Rest::Data, bytes: 0, given: 0, standstill: Standstill::new(stalled), kept: None, again: 0 }
+        Relay {
+            backlog: Backlog::default(),
+            rest: Rest::Data,
+            bytes: 0,
+            given: 0,
+            standstill: Standstill::new(stalled),
+            kept: None,
+            again: 0,
+        }
     }
 
     /// Whether nothing will come of `source`: it has ended, and all of it was given.
@@ -137,12 +145,7 @@ impl Relay {
         }
     }
 
-    fn relay<S: Source>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut impl Sink,
-    ) -> Poll<Result<Relayed, Broken<S::Error>>> {
+    fn relay<S: Source>(&mut self, cx: &mut Context<'_>, source: &mut S, sink: &mut impl Sink) -> Poll<Result<Relayed, Broken<S::Error>>> {
         loop {
             self.take(cx, source)?;
             if !self.backlog.is_empty() {
@@ -202,12 +205,7 @@ impl Relay {
     }
 
     /// All data is given.
-    fn end<S: Source>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut impl Sink,
-    ) -> Poll<Result<Relayed, Broken<S::Error>>> {
+    fn end<S: Source>(&mut self, cx: &mut Context<'_>, source: &mut S, sink: &mut impl Sink) -> Poll<Result<Relayed, Broken<S::Error>>> {
         let trailers = match self.rest {
             Rest::Trailers => ready!(source.poll_trailers(cx)).map_err(Broken::Source)?,
             Rest::Data | Rest::Nothing => None,

@@ -18,7 +18,12 @@ pub(super) struct OwnCall {
 
 impl OwnCall {
     /// Begins it as soon as the upstream takes a stream.
-    pub(super) async fn begin(requests: &Requests, scheme: &Scheme, authority: &Authority, path: &PathAndQuery) -> Result<OwnCall, Failure> {
+    pub(super) async fn begin(
+        requests: &Requests,
+        scheme: &Scheme,
+        authority: &Authority,
+        path: &PathAndQuery,
+    ) -> Result<OwnCall, Failure> {
         while requests.most_streams() == 0 {
             requests.connection().until_driven().await;
         }

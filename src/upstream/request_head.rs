@@ -2,6 +2,7 @@
 //! connection, and should it have to be made again. Nothing in it depends on the connection.
 
 use crate::http2::hpack::{encode_field, encode_request_line};
+use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method};
 
@@ -39,7 +40,9 @@ impl RequestHead<'_> {
         let mut block = Vec::with_capacity(line + fields + self.identity.len());
         encode_request_line(&mut block, &Method::POST, self.scheme, self.authority.as_str(), self.path.as_str());
         for (name, value) in self.fields {
-            encode_field(&mut block, name, value.as_bytes(), value.is_sensitive());
+            // What clients have others never put into a table, h2 does not tell.
+            let sensitive = value.is_sensitive() || name == AUTHORIZATION;
+            encode_field(&mut block, name, value.as_bytes(), sensitive);
         }
         block.extend_from_slice(self.identity);
         EncodedHead(block)

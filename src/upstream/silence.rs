@@ -79,8 +79,8 @@ pub(super) async fn fell_silent(watched: Watched<'_>, patience: Patience) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::http2::Driver;
+    use super::*;
     use crate::http2::Io;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};

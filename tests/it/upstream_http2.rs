@@ -432,8 +432,6 @@ async fn serve(peer: &mut Peer, table: &[Play]) {
 enum Ends {
     Stream,
     Connection,
-    /// The call has failed, and how is left open: with its stream alone, or with its connection.
-    Either,
 }
 
 /// One line of a table of calls with an empty message: a name, what the service does, and what the client must see.
@@ -454,8 +452,6 @@ async fn rows(rows: &[Row], ends: Ends) {
         let (own, others, connections) = match ends {
             Ends::Stream => ((*code, *reason), OK, opened),
             Ends::Connection => ((*code, *reason), LOST, opened + 1),
-            Ends::Either if stage.opened() == opened => (RESET, OK, opened),
-            Ends::Either => (LOST, LOST, opened + 1),
         };
         let due = (owned(own), owned(OK), owned(others), connections);
         if seen != due {

@@ -26,6 +26,9 @@ const MOST_WAITING: usize = 256 * 1024;
 /// The last stream that is opened: a connection does not live to see the end of its numbers (RFC 9113 §5.1.1).
 const LAST_STREAM: u32 = (1 << 31) - 1025;
 
+/// How the first header block begins: our fields are in nobody's table, however large the upstream would have it (RFC 7541 §4.2, §6.3).
+const NO_TABLE: u8 = 0x20;
+
 /// The state of one connection.
 pub(in super::super) struct Connection {
     pub(super) outbox: RefCell<Outbox>,
@@ -313,7 +316,11 @@ impl Requests {
         }
         connection.next_stream.set(id + 2);
         let begins_at = connection.outbox.borrow().put();
-        connection.header_block(if last { flag::END_STREAM } else { 0 }, id, head);
+        let flags = if last { flag::END_STREAM } else { 0 };
+        match id {
+            1 => connection.header_block(flags, id, &[&[NO_TABLE], head].concat()),
+            _ => connection.header_block(flags, id, head),
+        }
         let state = StreamState::new(id, begins_at, connection.peer.get().initial_window, connection.stream_window, last);
         connection.streams.borrow_mut().insert(id, state.clone());
         Some(Stream::new(state, connection.clone()))

@@ -29,7 +29,12 @@ pub(super) struct Inlet {
 
 impl Inlet {
     /// Reads once, and has `connection` take the frames that are whole; how many bytes came. A breach is the end of it.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, io: &mut Io, connection: &Connection) -> Poll<io::Result<Result<usize, Breach>>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        connection: &Connection,
+    ) -> Poll<io::Result<Result<usize, Breach>>> {
         if self.bytes.is_empty() {
             self.bytes = vec![0; ROOM].into();
         }

@@ -126,7 +126,7 @@ async fn a_window_of_the_connection_that_overflows_ends_it() {
 async fn a_window_update_of_nothing_ends_its_call() {
     let rows: [Row; 2] =
         [("after a head", after_head(|s| window_update(s, 0)), RESET), ("before it", sends(|s| window_update(s, 0)), RESET)];
-    super::rows(&rows, Ends::Either).await;
+    super::rows(&rows, Ends::Stream).await;
 }
 
 #[tokio::test]
