@@ -3,7 +3,7 @@
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
-use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind};
+use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind, TokenDigests};
 use crate::authorization::{Denied, Permit, Policy, Route};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
@@ -67,6 +67,8 @@ pub struct Proxy {
     pub drain: Drain,
     /// Rings when something has happened that may end running calls.
     pub bell: LocalBell,
+    /// Of the tokens that this worker's calls come with.
+    pub digests: TokenDigests,
     /// This worker's ids.
     pub request_ids: RequestIds,
 }
@@ -220,7 +222,7 @@ async fn serve_call(
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
             // Pinned here and passed on by reference: by value the call would hold it three times.
-            let admission = pin!(admit(generation, route, request.headers(), certificate, deadline, record));
+            let admission = pin!(admit(proxy, generation, route, request.headers(), certificate, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
@@ -317,6 +319,7 @@ struct Admitted {
 
 /// Authentication, then authorization, and only then how often: what is refused for another reason does not count.
 async fn admit(
+    proxy: &Proxy,
     generation: &Generation,
     route: Route,
     headers: &HeaderMap,
@@ -324,7 +327,7 @@ async fn admit(
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
+    let authenticated = match authenticate(proxy, generation, headers, certificate, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -355,6 +358,7 @@ async fn admit(
 
 /// The warm path never waits; a wait for a key set ends with the call's deadline.
 async fn authenticate(
+    proxy: &Proxy,
     generation: &Generation,
     headers: &HeaderMap,
     certificate: Option<&PeerCertificate>,
@@ -363,7 +367,7 @@ async fn authenticate(
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
     let attempts = generation.rate_limits.attempts(record.peer().map(|peer| peer.ip()));
-    let verdict = authenticator.authenticate(headers, certificate, &attempts, SystemTime::now());
+    let verdict = authenticator.authenticate(headers, certificate, &attempts, |token| proxy.digests.of(token), SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,

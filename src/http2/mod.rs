@@ -14,7 +14,6 @@ mod huffman;
 mod intake;
 mod io;
 mod join;
-mod memo;
 mod outlet;
 mod plain_literals;
 mod relay;

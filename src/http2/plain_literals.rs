@@ -4,8 +4,9 @@
 
 use super::frames::{END_HEADERS, HEADER, HEADERS};
 use super::hpack::{Block, Text, append_integer};
+use super::huffman;
 use super::join::MOST;
-use super::memo::{self, Memo};
+use crate::memo::{self, Memo};
 use std::ops::RangeInclusive;
 
 /// Encoded lengths that are worth a look into the memo.
@@ -26,7 +27,7 @@ pub(super) struct Appended {
 }
 
 /// Appends `bytes` to `to`, as far as anything in them is rewritten. The first frame in them begins at `start`.
-pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &mut Vec<u8>) -> Appended {
+pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> Appended {
     let mut from = start;
     let mut done = Appended { up_to: 0, whole: bytes.len() };
     while let Some(left @ [_, ..]) = bytes.get(from..) {
@@ -52,7 +53,7 @@ pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &m
 }
 
 /// Appends what comes `before` a frame of one whole header block, and the frame; or nothing, when it had better stay as it is.
-fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> bool {
+fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> bool {
     let start = to.len();
     let appended = append_rewritten(before, frame, flags, memo, to).is_some();
     if !appended {
@@ -62,7 +63,7 @@ fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mu
 }
 
 /// The same, but leaves behind what it has appended when there is nothing to append.
-fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> Option<()> {
+fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> Option<()> {
     let mut block = Block::new(frame, HEADER + if flags & PRIORITY == 0 { 0 } else { 5 });
     let start = to.len() + before.len();
     let mut appended = 0;
@@ -72,7 +73,7 @@ fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to:
             to.extend_from_slice(before); // not sooner: many frames have nothing that is rewritten
         }
         to.extend_from_slice(frame.get(appended..value.at)?);
-        let plain = memo.decoded(value.bytes)?;
+        let plain = memo.get(value.bytes, plain)?;
         append_integer(0, 7, plain.len(), to);
         to.extend_from_slice(plain);
         appended = block.at();
@@ -84,6 +85,11 @@ fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to:
     let length = to.len() - start - HEADER;
     let [.., l0, l1, l2] = length.to_be_bytes();
     to.get_mut(start..)?.first_chunk_mut::<3>().map(|place| *place = [l0, l1, l2]).filter(|()| length <= MOST)
+}
+
+fn plain(encoded: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(encoded.len() * 8 / 5); // no code is shorter than five bits
+    huffman::decode(encoded, &mut plain).then_some(plain)
 }
 
 /// The value of the next field, if it is written out and goes into no table (RFC 7541 §6). `None` where the block is malformed.
