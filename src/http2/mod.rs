@@ -1,5 +1,5 @@
-//! What both sides of a call share of HTTP/2: the socket with its frame tap, our own header rules, one direction's relay,
-//! and the windows. Knows neither who is client nor what a call means.
+//! What both sides of a call share of HTTP/2: the socket, our own header rules, one direction's relay, and the windows; what stands
+//! between a client's socket and h2; and header compression towards the upstream. Knows nothing of what a call means.
 
 mod allowance;
 mod authority;
@@ -64,7 +64,3 @@ pub const DATA_FRAME_BUDGET: usize = 16 * 1024 * 1024;
 
 /// How many times our own header limit h2 is given, so that it is we who answer (with the right status) up to there.
 pub const HEADER_LIST_HEADROOM: usize = 4;
-
-/// Never less than this for an answer, in bytes: h2 ends the whole connection at four times its limit, and with it the calls
-/// of others; up to there an answer that is too large is its own call's loss alone.
-pub const HEADER_LIST_LEAST: usize = 1024 * 1024;
