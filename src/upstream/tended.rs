@@ -57,8 +57,10 @@ impl<Left: Future<Output = ()>> Tended<Left> {
             tokio::select! {
                 ended = &mut driving => break how(ended, retired),
                 () = &mut silent => {
+                    let why = "it did not answer a PING while calls waited";
+                    state.http2.end(why.into());
                     driving.abort();
-                    break (UpstreamEnd::Silent, "it did not answer a PING while calls waited".to_owned());
+                    break (UpstreamEnd::Silent, why.to_owned());
                 }
                 () = &mut left, if !retired => {
                     retired = true;

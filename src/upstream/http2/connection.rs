@@ -218,8 +218,8 @@ impl Connection {
         }
     }
 
-    /// It has ended, and its calls with it.
-    pub(super) fn end(&self, why: Rc<str>) {
+    /// It has ended, and its calls with it; in words, why.
+    pub(in super::super) fn end(&self, why: Rc<str>) {
         self.ended.replace(Some(why.clone()));
         self.blocked.set(false);
         let streams = self.streams.take();

@@ -196,7 +196,7 @@ impl Future for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         if self.connection.ended.borrow().is_none() {
-            self.connection.end("it was given up".into());
+            self.connection.end("nobody drives it any more".into());
         }
     }
 }
