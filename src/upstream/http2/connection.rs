@@ -175,7 +175,12 @@ impl Connection {
 
     /// What may still be put before something has been written, in bytes.
     pub(super) fn room(&self) -> usize {
-        if self.blocked.get() { 0 } else { MOST_WAITING.saturating_sub(self.outbox.borrow().len()) }
+        if self.blocked.get() { 0 } else { MOST_WAITING.saturating_sub(self.unwritten()) }
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.outbox.borrow().len()
     }
 
     /// How often it has been driven.

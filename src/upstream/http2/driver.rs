@@ -19,6 +19,10 @@ use tokio::time::Sleep;
 /// of small messages take a tenth more CPU.
 const PART: usize = 128 * 1024;
 
+/// What may wait to be written before nothing more is read, in bytes: several times what calls and acknowledgements may bring. What is
+/// read is answered (window that is given back, frame by frame), and who takes no answers would make them as many as it likes.
+const MOST_UNWRITTEN: usize = 1024 * 1024;
+
 /// How long a header block may stay unfinished.
 const HEADER_BLOCK: Duration = Duration::from_secs(10);
 
@@ -60,7 +64,14 @@ impl Driver {
 
     /// Does all that can be done now.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Poll::Ready(end) = self.read(cx) {
+        if self.connection.unwritten() > MOST_UNWRITTEN
+            && let Poll::Ready(end) = self.write(cx)
+        {
+            return Poll::Ready(end);
+        }
+        if self.connection.unwritten() <= MOST_UNWRITTEN
+            && let Poll::Ready(end) = self.read(cx)
+        {
             // What it is told of why, or waited only to be written.
             let _ = self.write(cx);
             return Poll::Ready(end);
