@@ -304,7 +304,9 @@ impl Exchange<'_> {
                     return Err(Ended::ClientMalformed);
                 }
                 (self.passage.scrub)(&mut trailers);
-                self.upstream.stream.send_trailers(&trailers);
+                if !self.upstream.stream.send_trailers(&trailers) {
+                    return Err(Ended::Lost("it takes nothing, and the trailers of requests do not wait for it".to_owned()));
+                }
             }
             Err(Broken::Source(_)) => return Err(Ended::ClientGone),
             Err(Broken::Stalled) => return Err(Ended::Stalled),

@@ -44,6 +44,8 @@ pub(in super::super) struct Connection {
     pub(super) peer: Cell<PeerSettings>,
     /// Streams that wait for the connection's window or for room in the outbox.
     waiting: RefCell<Vec<Rc<StreamState>>>,
+    /// Of these, gone.
+    gone: Cell<usize>,
     /// Whether there is something to wake them for.
     pub(super) moved: Cell<bool>,
     /// Who waits until the connection has been driven; made when somebody does.
@@ -65,8 +67,10 @@ pub(in super::super) struct Connection {
     pub(super) ended: RefCell<Option<Rc<str>>>,
     pub(super) heard: Cell<bool>,
     pub(super) message: Cell<bool>,
-    /// Acknowledgements that wait to be written.
-    pub(super) acknowledgements: Cell<u32>,
+    /// What frames have cost beyond their bytes, in bytes that cost as much.
+    pub(super) toil: Cell<usize>,
+    /// What was seen of `blocked` when those were last woken who wait to open streams.
+    was_blocked: Cell<bool>,
     /// A PING of ours has not been answered.
     pub(super) asked: Cell<bool>,
     pub(super) answered: Notify,
@@ -94,6 +98,7 @@ impl Connection {
             send_window: Cell::new(SendWindow(INITIAL)),
             peer: Cell::new(PeerSettings { streams: u32::MAX, initial_window: INITIAL }),
             waiting: RefCell::default(),
+            gone: Cell::new(0),
             moved: Cell::new(false),
             driven: RefCell::default(),
             driver: Cell::default(),
@@ -108,7 +113,8 @@ impl Connection {
             ended: RefCell::default(),
             heard: Cell::new(false),
             message: Cell::new(false),
-            acknowledgements: Cell::new(0),
+            toil: Cell::new(0),
+            was_blocked: Cell::new(false),
             asked: Cell::new(false),
             answered: Notify::new(),
         };
@@ -178,6 +184,11 @@ impl Connection {
         if self.blocked.get() { 0 } else { MOST_WAITING.saturating_sub(self.unwritten()) }
     }
 
+    /// Whether so much may still wait though the socket takes nothing.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.unwritten() + bytes <= MOST_WAITING
+    }
+
     /// Bytes that wait to be written.
     pub(super) fn unwritten(&self) -> usize {
         self.outbox.borrow().len()
@@ -193,9 +204,20 @@ impl Connection {
         self.waiting.borrow_mut().push(stream);
     }
 
-    /// It waits no more.
-    pub(super) fn wait_no_more(&self, stream: &Rc<StreamState>) {
-        self.waiting.borrow_mut().retain(|waiting| !Rc::ptr_eq(waiting, stream));
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.borrow().iter().filter(|stream| stream.is_queued()).count()
+    }
+
+    /// A stream is gone that waited. All that are gone are taken out at once, lest many of them that go take long.
+    pub(super) fn waits_no_more(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        self.gone.set(self.gone.get() + 1);
+        if self.gone.get() > waiting.len() / 2 {
+            waiting.retain(|stream| stream.is_queued());
+            self.gone.set(0);
+        }
     }
 
     pub(super) fn wake_driver(&self) {
@@ -212,11 +234,16 @@ impl Connection {
     /// It has been driven. Each time another of those who wait is first: a window that opens by little is everybody's.
     pub(super) fn driven(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
-        if let Some(driven) = self.driven.take() {
+        let blocked = self.blocked.get();
+        // Who waits for the socket has nothing to do before it takes something; that it does not, everybody is told once.
+        if (self.takes_heads() || blocked != self.was_blocked.replace(blocked))
+            && let Some(driven) = self.driven.take()
+        {
             driven.notify_waiters();
         }
-        if self.moved.take() {
+        if !blocked && self.send_window.get().room() > 0 && self.moved.take() {
             let mut waiting = self.waiting.take();
+            self.gone.set(0);
             let first = self.turn.get() as usize % waiting.len().max(1);
             waiting.rotate_left(first);
             waiting.iter().for_each(|stream| stream.look_again());
@@ -226,12 +253,13 @@ impl Connection {
     /// It has ended, and its calls with it; in words, why.
     pub(in super::super) fn end(&self, why: Rc<str>) {
         self.ended.replace(Some(why.clone()));
+        self.outbox.take();
         self.blocked.set(false);
         let streams = self.streams.take();
         for stream in streams.values() {
             stream.fail(Failure::connection(why.clone(), self.written.get() <= stream.begins_at()));
         }
-        self.moved.set(true);
+        self.waiting.take();
         self.driven();
     }
 }
@@ -263,7 +291,7 @@ impl Connection {
         self.ended.borrow().is_some() || self.room() > 0
     }
 
-    /// Waits until the connection has done what it could, or has ended.
+    /// Waits until the connection has done what it could and takes heads again, until its socket takes nothing, or until it has ended.
     pub(in super::super) async fn until_driven(&self) {
         let driven = self.driven.borrow_mut().get_or_insert_default().clone();
         driven.notified().await;

@@ -19,9 +19,9 @@ use tokio::time::Sleep;
 /// of small messages take a tenth more CPU.
 const PART: usize = 128 * 1024;
 
-/// What may wait to be written before nothing more is read, in bytes: several times what calls and acknowledgements may bring. What is
-/// read is answered (window that is given back, frame by frame), and who takes no answers would make them as many as it likes.
-const MOST_UNWRITTEN: usize = 1024 * 1024;
+/// What may wait to be written before nothing more is read, in bytes: several times what calls may bring. What is read is answered
+/// (PINGs, SETTINGS, window that is given back), and who takes no answers would make them as many as it likes.
+pub(super) const MOST_UNWRITTEN: usize = 1024 * 1024;
 
 /// How long a header block may stay unfinished.
 const HEADER_BLOCK: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl Driver {
                 Ok(Ok(0)) => return Poll::Ready(self.closed()),
                 Ok(Ok(came)) => {
                     self.connection.heard.set(true);
-                    left = left.saturating_sub(came);
+                    left = left.saturating_sub(came + self.connection.toil.take());
                 }
                 Ok(Err(breach)) => return Poll::Ready(self.breach(breach)),
                 Err(error) => return Poll::Ready(error.into()),
@@ -129,7 +129,6 @@ impl Driver {
             }
             Poll::Ready(Ok(())) => {
                 self.connection.blocked.set(false);
-                self.connection.acknowledgements.set(0);
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(error.into()),
@@ -169,7 +168,9 @@ impl Driver {
 
     /// Nobody needs it any more.
     fn close(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let shut = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+        let Poll::Ready(shut) = Pin::new(&mut self.io).poll_shutdown(cx) else {
+            return self.standstill.poll(cx, self.moved).map(|()| End::Closed);
+        };
         Poll::Ready(match (self.connection.complaint.take(), shut) {
             (Some(why), _) => End::Failed(why),
             (None, Err(error)) => error.into(),

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 const ROOM: usize = 2 * (HEAD + MOST);
 
 /// A header block of more bytes ends the connection; below, only its stream. Far above every limit on what it stands for.
-const LARGEST_BLOCK: usize = 2 * 1024 * 1024;
+const LARGEST_BLOCK: usize = 1024 * 1024;
 
 /// Bytes that have come and have not been taken.
 #[derive(Debug, Default)]

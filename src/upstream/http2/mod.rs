@@ -7,6 +7,8 @@
 mod connection;
 mod driver;
 mod failure;
+#[cfg(test)]
+mod floods;
 mod frame;
 mod inlet;
 mod outbox;

@@ -10,9 +10,6 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use std::rc::Rc;
 
-/// Acknowledgements that may wait to be written: twice what is asked for in one turn of reading at most. Who asks for more takes none.
-const MOST_ACKNOWLEDGEMENTS: u32 = 16_384;
-
 /// What is the end of a connection.
 pub(super) type Breach = Reason;
 
@@ -124,40 +121,34 @@ impl Connection {
         if head.has(flag::ACK) {
             return Ok(());
         }
+        let mut peer = self.peer.get();
         for [n0, n1, value @ ..] in settings {
-            self.apply(u16::from_be_bytes([*n0, *n1]), u32::from_be_bytes(*value))?;
+            let value = u32::from_be_bytes(*value);
+            match u16::from_be_bytes([*n0, *n1]) {
+                setting::ENABLE_PUSH if value > 1 => return Err(Reason::PROTOCOL_ERROR),
+                setting::MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
+                setting::MAX_CONCURRENT_STREAMS => peer.streams = value,
+                setting::INITIAL_WINDOW_SIZE if value > STREAM => return Err(Reason::FLOW_CONTROL_ERROR),
+                setting::INITIAL_WINDOW_SIZE => peer.initial_window = i64::from(value),
+                _ => {}
+            }
+        }
+        let by = peer.initial_window - self.peer.replace(peer).initial_window;
+        if by != 0 {
+            self.change_windows(by)?;
         }
         self.settings_seen.set(true);
-        self.acknowledge(kind::SETTINGS, &[])
-    }
-
-    fn apply(&self, name: u16, value: u32) -> Result<(), Breach> {
-        let mut peer = self.peer.get();
-        match name {
-            setting::ENABLE_PUSH if value > 1 => return Err(Reason::PROTOCOL_ERROR),
-            setting::MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
-            setting::MAX_CONCURRENT_STREAMS => peer.streams = value,
-            setting::INITIAL_WINDOW_SIZE if value > STREAM => return Err(Reason::FLOW_CONTROL_ERROR),
-            setting::INITIAL_WINDOW_SIZE => {
-                let by = i64::from(value) - peer.initial_window;
-                peer.initial_window = i64::from(value);
-                for stream in self.streams.borrow().values() {
-                    stream.window(by)?;
-                }
-            }
-            _ => {}
-        }
-        self.peer.set(peer);
+        self.frame(kind::SETTINGS, flag::ACK, 0, &[]);
         Ok(())
     }
 
-    fn acknowledge(&self, kind: u8, payload: &[u8]) -> Result<(), Breach> {
-        self.acknowledgements.set(self.acknowledgements.get() + 1);
-        if self.acknowledgements.get() > MOST_ACKNOWLEDGEMENTS {
-            return Err(Reason::ENHANCE_YOUR_CALM);
-        }
-        self.frame(kind, flag::ACK, 0, payload);
-        Ok(())
+    /// Changes what every stream may send.
+    fn change_windows(&self, by: i64) -> Result<(), Breach> {
+        /// About as long as a stream's change takes, as many bytes of a flood are looked at.
+        const A_STREAM: usize = 8;
+        let streams = self.streams.borrow();
+        self.toil.set(self.toil.get() + A_STREAM * streams.len());
+        streams.values().try_for_each(|stream| stream.window(by))
     }
 
     fn receive_ping(&self, head: Head, payload: &[u8]) -> Result<(), Breach> {
@@ -166,7 +157,8 @@ impl Connection {
             return Err(Reason::PROTOCOL_ERROR);
         }
         if !head.has(flag::ACK) {
-            return self.acknowledge(kind::PING, &payload);
+            self.frame(kind::PING, flag::ACK, 0, &payload);
+            return Ok(());
         }
         if payload == *PING && self.asked.take() {
             self.answered.notify_one();

@@ -93,6 +93,11 @@ impl StreamState {
         inner.wake();
     }
 
+    /// Whether it waits for its connection, and is not gone.
+    pub(super) fn is_queued(&self) -> bool {
+        self.inner.borrow().queued
+    }
+
     /// There may be room for it.
     pub(super) fn look_again(&self) {
         let mut inner = self.inner.borrow_mut();
@@ -144,16 +149,20 @@ impl Stream {
         }
     }
 
-    /// Ends the request with trailers.
-    pub(in super::super) fn send_trailers(&mut self, trailers: &HeaderMap) {
+    /// Ends the request with trailers. `false`: they would have to wait, and nothing bounds what waits so. No gRPC client sends any.
+    pub(in super::super) fn send_trailers(&mut self, trailers: &HeaderMap) -> bool {
         if std::mem::replace(&mut self.state.inner.borrow_mut().sent, true) {
-            return;
+            return true; // what became of it, the answer says
         }
         let mut block = Vec::new();
         for (name, value) in trailers {
             encode_field(&mut block, name, value.as_bytes(), value.is_sensitive());
         }
-        self.connection.header_block(flag::END_STREAM, self.state.id, &block);
+        let room = self.connection.has_room_for(block.len());
+        if room {
+            self.connection.header_block(flag::END_STREAM, self.state.id, &block);
+        }
+        room
     }
 }
 
@@ -240,10 +249,10 @@ impl Drop for Stream {
         let mut inner = self.state.inner.borrow_mut();
         let (in_flight, open) = (std::mem::take(&mut inner.in_flight), !inner.sent || inner.next != Next::Nothing);
         inner.waker = None;
-        let (lost, queued) = (inner.failure.is_some(), inner.queued);
+        let (lost, queued) = (inner.failure.is_some(), std::mem::take(&mut inner.queued));
         drop(inner);
         if queued {
-            self.connection.wait_no_more(&self.state);
+            self.connection.waits_no_more();
         }
         self.connection.streams.borrow_mut().remove(&self.state.id);
         if open && !lost {
