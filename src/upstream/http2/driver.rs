@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 /// What is read before others get their turn, in bytes: a millisecond or two of the worst of floods. With half as much long streams
@@ -23,9 +23,9 @@ const PART: usize = 128 * 1024;
 const HEADER_BLOCK: Duration = Duration::from_secs(10);
 
 /// Ready when the connection has ended; the error is why, in words, unless it ended as it should.
-pub(in super::super) struct Driver {
+pub(in super::super) struct Driver<S = Io> {
     connection: Rc<Connection>,
-    io: Io,
+    io: S,
     inlet: Inlet,
     /// For a header block that is not ended.
     timer: Option<Pin<Box<Sleep>>>,
@@ -50,9 +50,9 @@ impl From<io::Error> for End {
     }
 }
 
-impl Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Drives `connection` on `io`, which may take nothing for `stalled`; and what opens streams on it.
-    pub(in super::super) fn new(connection: Rc<Connection>, io: Io, stalled: Duration) -> (Driver, Requests) {
+    pub(in super::super) fn new(connection: Rc<Connection>, io: S, stalled: Duration) -> (Driver<S>, Requests) {
         let requests = Requests::new(&connection);
         let (inlet, standstill) = (Inlet::default(), Standstill::new(stalled));
         (Driver { connection, io, inlet, timer: None, standstill, moved: 0, unflushed: false }, requests)
@@ -167,10 +167,10 @@ impl Driver {
     }
 }
 
-impl Future for Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     type Output = Result<(), Rc<str>>;
 
-    fn poll(mut self: Pin<&mut Driver>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
+    fn poll(mut self: Pin<&mut Driver<S>>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
         let this = &mut *self;
         // Nobody needs to wake it for what is put before it writes.
         let waker = this.connection.driver.take().filter(|waker| waker.will_wake(cx.waker()));
@@ -193,7 +193,7 @@ impl Future for Driver {
 }
 
 /// However it ends, also when its task is aborted, calls do not wait for it.
-impl Drop for Driver {
+impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         if self.connection.ended.borrow().is_none() {
             self.connection.end("it was given up".into());

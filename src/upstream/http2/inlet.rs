@@ -4,7 +4,6 @@
 use super::connection::Connection;
 use super::frame::{HEAD, Head, MOST, content, flag, kind};
 use super::receive::Breach;
-use crate::http2::Io;
 use h2::Reason;
 use std::io;
 use std::pin::Pin;
@@ -32,7 +31,7 @@ impl Inlet {
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut Io,
+        io: &mut (impl AsyncRead + Unpin),
         connection: &Connection,
     ) -> Poll<io::Result<Result<usize, Breach>>> {
         if self.bytes.is_empty() {

@@ -2,7 +2,6 @@
 //! large payloads are written from where they are.
 
 use super::frame::Head;
-use crate::http2::Io;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -72,7 +71,7 @@ impl Outbox {
     }
 
     /// Writes some of what waits, which is not nothing; how many bytes of it.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<usize>> {
         let written = if self.pieces.is_empty() {
             let rest = self.tail.get(self.taken..).unwrap_or_default();
             ready!(Pin::new(io).poll_write(cx, rest))?
