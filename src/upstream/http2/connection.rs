@@ -360,3 +360,68 @@ impl Hasher for ByNumber {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{OK, frame, hears, up, written};
+    use super::*;
+
+    #[test]
+    fn it_is_needed_as_long_as_a_stream_is_open_or_may_be_opened() {
+        let (connection, requests) = up();
+        let other = requests.clone();
+        drop(requests);
+        assert!(!connection.is_needed_no_more());
+        let stream = other.open(OK, true).unwrap();
+        drop(other);
+        assert!(!connection.is_needed_no_more());
+        drop(stream);
+        assert!(connection.is_needed_no_more());
+        let (connection, requests) = up();
+        hears(&connection, &frame(kind::GOAWAY, 0, 0, &[0; 8])).unwrap();
+        assert!(connection.is_needed_no_more() && requests.open(OK, true).is_none());
+    }
+
+    #[test]
+    fn streams_are_opened_until_their_numbers_run_out() {
+        let (connection, requests) = up();
+        connection.next_stream.set(LAST_STREAM);
+        let stream = requests.open(OK, true).unwrap();
+        assert_eq!(written(&connection)[0].0.stream, LAST_STREAM);
+        assert!(requests.open(OK, true).is_none() && connection.going_away());
+        drop((stream, requests));
+        assert!(connection.is_needed_no_more());
+    }
+
+    #[test]
+    fn a_header_list_is_cut_into_frames_with_nothing_between_them() {
+        for length in [0, 1, MOST, MOST + 1, 3 * MOST] {
+            let (connection, requests) = up();
+            connection.next_stream.set(3);
+            let block: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let _stream = requests.open(&block, true);
+            let frames = written(&connection);
+            assert_eq!(frames.len(), length.div_ceil(MOST).max(1));
+            for (at, (head, _)) in frames.iter().enumerate() {
+                let (first, last) = (at == 0, at + 1 == frames.len());
+                assert_eq!((head.kind, head.has(flag::END_HEADERS)), (if first { kind::HEADERS } else { kind::CONTINUATION }, last));
+                assert_eq!(head.has(flag::END_STREAM), first);
+            }
+            assert_eq!(frames.into_iter().flat_map(|(_, payload)| payload).collect::<Vec<_>>(), block);
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_and_none_while_the_socket_takes_nothing() {
+        let (connection, requests) = up();
+        assert_eq!(connection.room(), MOST_WAITING);
+        let _stream = requests.open(&vec![0; MOST_WAITING], true);
+        assert!(connection.room() == 0 && !connection.takes_heads());
+        written(&connection);
+        assert!(connection.takes_heads());
+        connection.blocked.set(true);
+        assert!(connection.room() == 0 && !connection.takes_heads());
+        connection.end("lost".into());
+        assert!(connection.takes_heads(), "to learn that there will be none");
+    }
+}
