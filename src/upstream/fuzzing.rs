@@ -3,6 +3,7 @@
 //! `ledger.rs`, which reads both directions by itself, and whenever all is quiet.
 
 mod ledger;
+mod wire;
 
 use super::http2::{Connection, Driver, Failure, Lost, Requests, Stream};
 use crate::http2::{Sink, Source};
@@ -10,16 +11,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use ledger::Ledger;
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
+use wire::{Flag, Socket, Wire};
 
 /// For its timers, none of which ever ends.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
@@ -63,90 +61,6 @@ impl<'a> Steps<'a> {
         let (bytes, rest) = self.0.split_at(length.min(self.0.len()));
         self.0 = rest;
         Some(bytes)
-    }
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Flag>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Flag {
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// The upstream's end.
-struct Wire {
-    coming: VecDeque<u8>,
-    /// Read at a time, in bytes.
-    piece: usize,
-    closed: bool,
-    reader: Option<Waker>,
-    /// Bytes it still takes.
-    takes: usize,
-    broken: bool,
-    writer: Option<Waker>,
-    ledger: Ledger,
-}
-
-impl Wire {
-    fn changed(&mut self) {
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
-    }
-}
-
-struct Socket(Rc<RefCell<Wire>>);
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut wire = self.0.borrow_mut();
-        assert!(buf.remaining() > 0, "what has no room looks like an end");
-        let length = wire.piece.min(buf.remaining()).min(wire.coming.len());
-        if length == 0 && !wire.closed {
-            wire.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let came: Vec<u8> = wire.coming.drain(..length).collect();
-        buf.put_slice(&came);
-        wire.ledger.heard(&came);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut wire = self.0.borrow_mut();
-        assert!(!bytes.is_empty(), "nothing is to be written");
-        if wire.broken {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let taken = wire.takes.min(bytes.len());
-        if taken == 0 {
-            wire.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        wire.takes -= if wire.takes == usize::MAX { 0 } else { taken };
-        wire.ledger.said(bytes.get(..taken).unwrap_or_default());
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        self.as_mut().poll_write(cx, &all)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -259,12 +173,11 @@ impl Play {
         let window = if setup & 1 == 0 { 65_535 } else { 17 * 32 * 1024 };
         let stream_window = if setup & 2 == 0 { 32 * 1024 } else { 100 };
         let ledger = Ledger::new(window, stream_window);
-        let (takes, piece) = (usize::MAX, usize::MAX);
-        let wire = Wire { coming: VecDeque::new(), piece, closed: false, reader: None, takes, broken: false, writer: None, ledger };
-        let wire = Rc::new(RefCell::new(wire));
+        let wire = Wire::new(ledger);
         let connection = Connection::new(window, stream_window, if setup & 4 == 0 { 4096 } else { 64 });
         let (driver, requests) = Driver::new(connection, Socket(wire.clone()), Duration::from_secs(3600));
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Arc::new(Flag::default());
+        flag.wake_by_ref();
         let (driver, requests, calls) = (Some(Box::pin(driver)), Some(requests), Vec::new());
         let mut play = Play { wire, driver, flag, requests, calls, held: Vec::new(), left: (BUDGET, BUDGET) };
         if setup & 8 == 0 {
@@ -378,7 +291,9 @@ impl Play {
     }
 
     fn open(&mut self, how: u8) {
-        let Some(requests) = self.requests.as_ref().filter(|_| self.calls.len() < 16) else { return };
+        let Some(requests) = self.requests.as_ref().filter(|requests| self.calls.len() < 16 && requests.connection().takes_heads()) else {
+            return;
+        };
         let (last, head) = (how & 1 == 1, vec![0x82; if how & 2 == 0 { 20 } else { 40_000 }]);
         let Some(stream) = requests.open(&head, last) else { return };
         let id = 2 * self.calls.len() as u32 + 1;
@@ -461,6 +376,10 @@ impl Play {
         if how == 3 {
             self.calls.clear();
         }
+        self.settle();
+        // Who has much to write reads no more before some of it is taken.
+        self.wire.borrow_mut().takes = usize::MAX;
+        self.wire.borrow_mut().changed();
         self.settle();
         self.check();
         for call in self.calls.iter_mut().flatten() {
