@@ -63,7 +63,8 @@ impl<T> Memo<T> {
 
     /// How many are remembered.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty)]
+    pub(crate) fn len(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 

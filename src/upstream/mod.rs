@@ -8,6 +8,9 @@ mod connect;
 mod exposure;
 mod exposure_watch;
 mod forward;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod http2;
 mod own_call;

@@ -24,7 +24,7 @@ impl OwnCall {
         authority: &Authority,
         path: &PathAndQuery,
     ) -> Result<OwnCall, Failure> {
-        while requests.most_streams() == 0 {
+        while requests.most_streams() == 0 && requests.connection().is_open() {
             requests.connection().until_driven().await;
         }
         let mut fields = HeaderMap::new();

@@ -214,7 +214,7 @@ impl Connection {
     pub(super) fn waits_no_more(&self) {
         let mut waiting = self.waiting.borrow_mut();
         self.gone.set(self.gone.get() + 1);
-        if self.gone.get() > waiting.len() / 2 {
+        if self.gone.get() * 2 >= waiting.len() {
             waiting.retain(|stream| stream.is_queued());
             self.gone.set(0);
         }
@@ -271,6 +271,11 @@ impl Connection {
         self.settings_seen.get()
     }
 
+    /// Whether it has not ended.
+    pub(in super::super) fn is_open(&self) -> bool {
+        self.ended.borrow().is_none()
+    }
+
     /// Whether no new stream may be opened.
     pub(in super::super) fn going_away(&self) -> bool {
         self.going_away.get()
@@ -288,13 +293,15 @@ impl Connection {
 
     /// Whether a call may open a stream at once.
     pub(in super::super) fn takes_heads(&self) -> bool {
-        self.ended.borrow().is_some() || self.room() > 0
+        !self.is_open() || self.room() > 0
     }
 
     /// Waits until the connection has done what it could and takes heads again, until its socket takes nothing, or until it has ended.
     pub(in super::super) async fn until_driven(&self) {
-        let driven = self.driven.borrow_mut().get_or_insert_default().clone();
-        driven.notified().await;
+        if self.is_open() {
+            let driven = self.driven.borrow_mut().get_or_insert_default().clone();
+            driven.notified().await;
+        }
     }
 
     /// Whether anything has come since this was last asked.
@@ -343,7 +350,7 @@ impl Requests {
     pub(in super::super) fn open(&self, head: &[u8], last: bool) -> Option<Stream> {
         let connection = &self.0;
         let id = connection.next_stream.get();
-        if connection.ended.borrow().is_some() || connection.going_away.get() || id > LAST_STREAM {
+        if !connection.is_open() || connection.going_away.get() || id > LAST_STREAM {
             connection.going_away.set(true);
             return None;
         }
@@ -391,5 +398,70 @@ impl Hasher for ByNumber {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{OK, frame, hears, up, written};
+    use super::*;
+
+    #[test]
+    fn it_is_needed_as_long_as_a_stream_is_open_or_may_be_opened() {
+        let (connection, requests) = up();
+        let other = requests.clone();
+        drop(requests);
+        assert!(!connection.is_needed_no_more());
+        let stream = other.open(OK, true).unwrap();
+        drop(other);
+        assert!(!connection.is_needed_no_more());
+        drop(stream);
+        assert!(connection.is_needed_no_more());
+        let (connection, requests) = up();
+        hears(&connection, &frame(kind::GOAWAY, 0, 0, &[0; 8])).unwrap();
+        assert!(connection.is_needed_no_more() && requests.open(OK, true).is_none());
+    }
+
+    #[test]
+    fn streams_are_opened_until_their_numbers_run_out() {
+        let (connection, requests) = up();
+        connection.next_stream.set(LAST_STREAM);
+        let stream = requests.open(OK, true).unwrap();
+        assert_eq!(written(&connection)[0].0.stream, LAST_STREAM);
+        assert!(requests.open(OK, true).is_none() && connection.going_away());
+        drop((stream, requests));
+        assert!(connection.is_needed_no_more());
+    }
+
+    #[test]
+    fn a_header_list_is_cut_into_frames_with_nothing_between_them() {
+        for length in [0, 1, MOST, MOST + 1, 3 * MOST] {
+            let (connection, requests) = up();
+            connection.next_stream.set(3);
+            let block: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let _stream = requests.open(&block, true);
+            let frames = written(&connection);
+            assert_eq!(frames.len(), length.div_ceil(MOST).max(1));
+            for (at, (head, _)) in frames.iter().enumerate() {
+                let (first, last) = (at == 0, at + 1 == frames.len());
+                assert_eq!((head.kind, head.has(flag::END_HEADERS)), (if first { kind::HEADERS } else { kind::CONTINUATION }, last));
+                assert_eq!(head.has(flag::END_STREAM), first);
+            }
+            assert_eq!(frames.into_iter().flat_map(|(_, payload)| payload).collect::<Vec<_>>(), block);
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_and_none_while_the_socket_takes_nothing() {
+        let (connection, requests) = up();
+        assert_eq!(connection.room(), MOST_WAITING);
+        let _stream = requests.open(&vec![0; MOST_WAITING], true);
+        assert!(connection.room() == 0 && !connection.takes_heads());
+        written(&connection);
+        assert!(connection.takes_heads());
+        connection.blocked.set(true);
+        assert!(connection.room() == 0 && !connection.takes_heads());
+        connection.end("lost".into());
+        assert!(connection.takes_heads(), "to learn that there will be none");
     }
 }

@@ -12,24 +12,24 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 /// What is read before others get their turn, in bytes: a millisecond or two of the worst of floods. With half as much long streams
 /// of small messages take a tenth more CPU.
 const PART: usize = 128 * 1024;
 
-/// What may wait to be written before nothing more is read, in bytes: several times what calls may bring. What is read is answered
-/// (PINGs, SETTINGS, window that is given back), and who takes no answers would make them as many as it likes.
-pub(super) const MOST_UNWRITTEN: usize = 1024 * 1024;
+/// What waits to be written before nothing more is read, in bytes: far more than calls put there. Beyond it are answers to what has come
+/// (window that was given back, acknowledgements, resets), which whoever takes nothing could ask for without end.
+pub(super) const MOST_UNWRITTEN: usize = 512 * 1024;
 
 /// How long a header block may stay unfinished.
 const HEADER_BLOCK: Duration = Duration::from_secs(10);
 
 /// Ready when the connection has ended; the error is why, in words, unless it ended as it should.
-pub(in super::super) struct Driver {
+pub(in super::super) struct Driver<S = Io> {
     connection: Rc<Connection>,
-    io: Io,
+    io: S,
     inlet: Inlet,
     /// For a header block that is not ended.
     timer: Option<Pin<Box<Sleep>>>,
@@ -39,6 +39,8 @@ pub(in super::super) struct Driver {
     moved: u64,
     /// Bytes have been written and not flushed.
     unflushed: bool,
+    /// There may be more to be read than was: too much waited to be written.
+    held_back: bool,
 }
 
 /// Why a connection ended.
@@ -54,24 +56,17 @@ impl From<io::Error> for End {
     }
 }
 
-impl Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Drives `connection` on `io`, which may take nothing for `stalled`; and what opens streams on it.
-    pub(in super::super) fn new(connection: Rc<Connection>, io: Io, stalled: Duration) -> (Driver, Requests) {
+    pub(in super::super) fn new(connection: Rc<Connection>, io: S, stalled: Duration) -> (Driver<S>, Requests) {
         let requests = Requests::new(&connection);
         let (inlet, standstill) = (Inlet::default(), Standstill::new(stalled));
-        (Driver { connection, io, inlet, timer: None, standstill, moved: 0, unflushed: false }, requests)
+        (Driver { connection, io, inlet, timer: None, standstill, moved: 0, unflushed: false, held_back: false }, requests)
     }
 
     /// Does all that can be done now.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.connection.unwritten() > MOST_UNWRITTEN
-            && let Poll::Ready(end) = self.write(cx)
-        {
-            return Poll::Ready(end);
-        }
-        if self.connection.unwritten() <= MOST_UNWRITTEN
-            && let Poll::Ready(end) = self.read(cx)
-        {
+        if let Poll::Ready(end) = self.read(cx) {
             // What it is told of why, or waited only to be written.
             let _ = self.write(cx);
             return Poll::Ready(end);
@@ -80,6 +75,10 @@ impl Driver {
             // What it said last tells more than that it takes nothing any more.
             let _ = self.read(cx);
             return Poll::Ready(end);
+        }
+        if self.held_back && self.connection.unwritten() <= MOST_UNWRITTEN {
+            self.held_back = false;
+            after_everybody_else(cx);
         }
         if let Poll::Ready(end) = self.watch_block(cx) {
             return Poll::Ready(end);
@@ -90,10 +89,17 @@ impl Driver {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let mut left = PART;
         while left > 0 {
+            if self.connection.unwritten() > MOST_UNWRITTEN {
+                self.held_back = true;
+                return Poll::Pending;
+            }
             match ready!(self.inlet.poll_read(cx, &mut self.io, &self.connection)) {
                 Ok(Ok(0)) => return Poll::Ready(self.closed()),
                 Ok(Ok(came)) => {
                     self.connection.heard.set(true);
+                    if std::mem::take(&mut self.inlet.block_ended) {
+                        self.timer = None; // what is unfinished now is another
+                    }
                     left = left.saturating_sub(came + self.connection.toil.take());
                 }
                 Ok(Err(breach)) => return Poll::Ready(self.breach(breach)),
@@ -179,10 +185,10 @@ impl Driver {
     }
 }
 
-impl Future for Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     type Output = Result<(), Rc<str>>;
 
-    fn poll(mut self: Pin<&mut Driver>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
+    fn poll(mut self: Pin<&mut Driver<S>>, cx: &mut Context<'_>) -> Poll<Result<(), Rc<str>>> {
         let this = &mut *self;
         // Nobody needs to wake it for what is put before it writes.
         let waker = this.connection.driver.take().filter(|waker| waker.will_wake(cx.waker()));
@@ -205,9 +211,9 @@ impl Future for Driver {
 }
 
 /// However it ends, also when its task is aborted, calls do not wait for it.
-impl Drop for Driver {
+impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
-        if self.connection.ended.borrow().is_none() {
+        if self.connection.is_open() {
             self.connection.end("nobody drives it any more".into());
         }
     }
@@ -215,11 +221,15 @@ impl Drop for Driver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{OK, Once, Woken, frame};
     use super::*;
     use socket2::SockRef;
+    use std::collections::VecDeque;
     use std::io::{ErrorKind, Write};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
+    use std::sync::Arc;
+    use std::task::Waker;
+    use tokio::io::ReadBuf;
     use tokio::task::{LocalSet, yield_now};
 
     #[test]
@@ -260,5 +270,157 @@ mod tests {
             }
             assert!(read >= 25 * PART && !driving.is_finished(), "{read} bytes in 100 turns");
         });
+    }
+
+    /// A socket of which nothing is real.
+    #[derive(Default)]
+    struct Fake {
+        /// What comes with each read, and nothing after it; nothing at all at one that is empty.
+        comes: VecDeque<Vec<u8>>,
+        /// Bytes it takes, or else it is broken.
+        takes: Option<usize>,
+    }
+
+    impl AsyncRead for Fake {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let Some(mut came) = self.comes.pop_front().filter(|came| !came.is_empty()) else { return Poll::Pending };
+            let later = came.split_off(came.len().min(to.remaining()));
+            to.put_slice(&came);
+            if !later.is_empty() {
+                self.comes.push_front(later);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Fake {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            match self.takes {
+                None => Poll::Ready(Err(ErrorKind::BrokenPipe.into())),
+                Some(0) => Poll::Pending,
+                Some(takes) => {
+                    let taken = takes.min(bytes.len());
+                    self.takes = Some(takes - taken);
+                    Poll::Ready(Ok(taken))
+                }
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn driven(fake: Fake, stalled: Duration) -> (Rc<Connection>, Driver<Fake>, Requests) {
+        let connection = Connection::new(1 << 16, 100, 1024);
+        let (driver, requests) = Driver::new(connection.clone(), fake, stalled);
+        (connection, driver, requests)
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const NOTHING: Vec<u8> = Vec::new();
+
+    fn settings() -> Vec<u8> {
+        frame(kind::SETTINGS, 0, 0, &[])
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_ends_it() {
+        let (connection, driver, _requests) = driven(Fake { takes: Some(10), ..Fake::default() }, Duration::from_millis(50));
+        let why = run(driver).unwrap_err();
+        assert!(connection.stalled() && why.contains("takes nothing"), "{why}");
+    }
+
+    #[test]
+    fn a_header_block_that_is_not_ended_ends_it() {
+        run(async {
+            let block = [settings(), frame(kind::HEADERS, 0, 1, OK)].concat();
+            let (_, mut driver, requests) = driven(Fake { comes: [block].into(), takes: Some(usize::MAX) }, HOUR);
+            let _stream = requests.open(OK, true);
+            assert!(once(&mut driver).is_pending());
+            let timer = driver.timer.as_mut().unwrap().as_mut();
+            assert!(timer.deadline() <= tokio::time::Instant::now() + HEADER_BLOCK);
+            timer.reset(tokio::time::Instant::now());
+            assert_eq!(&*driver.await.unwrap_err(), "an unfinished header block");
+        });
+    }
+
+    #[test]
+    fn one_that_is_dropped_takes_its_calls_along() {
+        let (_, driver, requests) = driven(Fake::default(), HOUR);
+        let mut stream = requests.open(OK, true).unwrap();
+        assert!(stream.head().is_none());
+        drop(driver);
+        assert!(stream.head().unwrap().unwrap_err().unseen && requests.open(OK, true).is_none());
+    }
+
+    #[test]
+    fn what_it_said_last_is_read_although_it_takes_nothing_any_more() {
+        run(async {
+            let goaway = frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+            let answer = frame(kind::HEADERS, 5, 1, OK);
+            let comes = [settings(), NOTHING, NOTHING, [answer, goaway].concat()].into();
+            let (connection, mut driver, requests) = driven(Fake { comes, takes: Some(usize::MAX) }, HOUR);
+            assert!(once(&mut driver).is_pending());
+            let (mut stream, mut unseen) = (requests.open(OK, true).unwrap(), requests.open(OK, true).unwrap());
+            driver.io.takes = None;
+            assert!(once(&mut driver).is_ready());
+            assert!(stream.head().unwrap().is_ok() && unseen.head().unwrap().unwrap_err().unseen && connection.going_away());
+        });
+    }
+
+    #[test]
+    fn it_ends_when_nobody_needs_it_and_not_before() {
+        run(async {
+            let fake = Fake { comes: [settings()].into(), takes: Some(usize::MAX) };
+            let (_, mut driver, requests) = driven(fake, HOUR);
+            let stream = requests.open(OK, true);
+            drop(requests);
+            assert!(once(&mut driver).is_pending());
+            drop(stream);
+            assert_eq!(once(&mut driver), Poll::Ready(Ok(())));
+        });
+    }
+
+    /// Padding in windows that are used up is given back at once: 26 bytes for each 10 that come.
+    #[test]
+    fn what_waits_for_who_takes_nothing_has_a_bound() {
+        run(async {
+            let fill = [frame(kind::HEADERS, 4, 1, OK), frame(kind::DATA, 0, 1, &[0; 98])].concat();
+            let flood = frame(kind::DATA, 8, 1, &[0]).repeat(10_000);
+            let comes = [vec![settings(), fill], vec![flood; 20]].concat().into();
+            let (connection, mut driver, requests) = driven(Fake { comes, takes: Some(usize::MAX) }, HOUR);
+            let _stream = requests.open(OK, true);
+            driver.io.takes = Some(1000);
+            for _ in 0..100 {
+                assert!(once(&mut driver).is_pending());
+            }
+            let waits = connection.outbox.borrow().len();
+            assert!((MOST_UNWRITTEN..MOST_UNWRITTEN + 128 * 1024).contains(&waits), "{waits}");
+            driver.io.takes = Some(usize::MAX);
+            // From here on only when it is woken.
+            for turn in 0..100 {
+                let woken = Arc::new(Woken::default());
+                assert!(Pin::new(&mut driver).poll(&mut Context::from_waker(&woken.clone().into())).is_pending());
+                yield_now().await;
+                if woken.times() == 0 {
+                    assert!(turn > 10);
+                    break;
+                }
+            }
+            assert!(driver.io.comes.is_empty(), "it goes on as soon as something is taken");
+        });
+    }
+
+    fn once<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut Driver<S>) -> Poll<Result<(), Rc<str>>> {
+        Pin::new(driver).poll(&mut Context::from_waker(Waker::noop()))
     }
 }

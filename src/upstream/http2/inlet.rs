@@ -4,7 +4,6 @@
 use super::connection::Connection;
 use super::frame::{HEAD, Head, MOST, content, flag, kind};
 use super::receive::Breach;
-use crate::http2::Io;
 use h2::Reason;
 use std::io;
 use std::pin::Pin;
@@ -25,6 +24,8 @@ pub(super) struct Inlet {
     filled: usize,
     /// A header block whose end has not come.
     block: Option<(Head, Vec<u8>)>,
+    /// One has ended; for the driver to take.
+    pub(super) block_ended: bool,
 }
 
 impl Inlet {
@@ -32,7 +33,7 @@ impl Inlet {
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut Io,
+        io: &mut (impl AsyncRead + Unpin),
         connection: &Connection,
     ) -> Poll<io::Result<Result<usize, Breach>>> {
         if self.bytes.is_empty() {
@@ -84,6 +85,7 @@ impl Inlet {
             (None, kind::HEADERS) => {
                 let part = content(head, payload)?;
                 if head.has(flag::END_HEADERS) {
+                    self.block_ended = true;
                     return connection.receive_headers(head, part);
                 }
                 self.block = Some((head, part.to_vec()));
@@ -96,7 +98,10 @@ impl Inlet {
                 }
                 block.extend_from_slice(payload);
                 match self.block.take_if(|_| head.has(flag::END_HEADERS)) {
-                    Some((first, block)) => connection.receive_headers(first, &block),
+                    Some((first, block)) => {
+                        self.block_ended = true;
+                        connection.receive_headers(first, &block)
+                    }
                     None => Ok(()),
                 }
             }
@@ -104,5 +109,113 @@ impl Inlet {
             (Some(_), _) => Err(Reason::PROTOCOL_ERROR),
             (None, _) => connection.receive(head, payload),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::Lost;
+    use super::super::testing::{OK, Once, TRAILERS, frame, hears, up, written};
+    use super::*;
+    use proptest::prelude::*;
+    use std::task::Waker;
+
+    /// Reads once.
+    fn read(inlet: &mut Inlet, connection: &Connection, mut bytes: &[u8]) -> Result<usize, Breach> {
+        match inlet.poll_read(&mut Context::from_waker(Waker::noop()), &mut bytes, connection) {
+            Poll::Ready(came) => came.unwrap(),
+            Poll::Pending => unreachable!("bytes are there"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frames_in_pieces_say_what_whole_ones_do(mut cuts in proptest::collection::vec(0..40_000_usize, 0..40)) {
+            let sent = [
+                frame(kind::HEADERS, 0, 1, OK),
+                frame(kind::CONTINUATION, 0, 1, &[]),
+                frame(kind::CONTINUATION, flag::END_HEADERS, 1, TRAILERS),
+                frame(kind::DATA, 0, 1, &[1; MOST]),
+                frame(kind::PING, 0, 0, b"anything"),
+                frame(kind::DATA, flag::PADDED, 1, &[3, 7, 7, 0, 0, 0]),
+                frame(kind::DATA, 0, 1, &[2; MOST]),
+                frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, TRAILERS),
+            ]
+            .concat();
+            cuts.extend([0, sent.len()]);
+            cuts.sort_unstable();
+            let (connection, requests) = up();
+            let mut stream = requests.open(OK, true).unwrap();
+            written(&connection);
+            let mut inlet = Inlet::default();
+            for cut in cuts.windows(2) {
+                let mut piece = &sent[cut[0].min(sent.len())..cut[1].min(sent.len())];
+                while !piece.is_empty() {
+                    let came = read(&mut inlet, &connection, piece).unwrap();
+                    prop_assert!(came > 0, "there is always room");
+                    piece = &piece[came..];
+                }
+            }
+            let head = stream.head().unwrap().unwrap();
+            prop_assert_eq!(&head.headers()["a"], "b");
+            prop_assert!(stream.data().unwrap().unwrap() == [&[1; MOST][..], &[7, 7], &[2; MOST]].concat());
+            prop_assert!(stream.data().unwrap().unwrap().is_empty() && !inlet.is_within_a_block());
+            prop_assert_eq!(written(&connection).iter().filter(|(head, _)| head.kind == kind::PING).count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_largest_of_frames_fill_the_room_and_leave_it_again() {
+        let (connection, _requests) = up();
+        let mut inlet = Inlet::default();
+        let largest = frame(0xff, 0, 0, &[0; MOST]);
+        let all = largest.repeat(3);
+        assert_eq!(read(&mut inlet, &connection, &all), Ok(ROOM));
+        assert_eq!(inlet.filled, 0);
+        assert_eq!(read(&mut inlet, &connection, &largest[..HEAD + MOST - 1]), Ok(HEAD + MOST - 1));
+        assert_eq!(read(&mut inlet, &connection, &[&[0][..], &all].concat()), Ok(HEAD + MOST + 1), "all the room there is");
+        assert_eq!(inlet.filled, 0);
+        assert_eq!(hears(&connection, &frame(0xff, 0, 0, &[0; MOST + 1])[..HEAD]), Err(Reason::FRAME_SIZE_ERROR));
+    }
+
+    #[test]
+    fn a_header_block_has_a_bound_and_its_stream_is_told_of_it() {
+        let (connection, requests) = up();
+        let mut stream = requests.open(OK, true).unwrap();
+        let mut inlet = Inlet::default();
+        read(&mut inlet, &connection, &frame(kind::HEADERS, 0, 1, &[0; MOST])).unwrap();
+        for _ in 1..LARGEST_BLOCK / MOST {
+            read(&mut inlet, &connection, &frame(kind::CONTINUATION, 0, 1, &[0; MOST])).unwrap();
+        }
+        assert!(inlet.is_within_a_block() && stream.head().is_none());
+        assert_eq!(read(&mut inlet, &connection, &frame(kind::CONTINUATION, 0, 1, &[0])), Err(Reason::ENHANCE_YOUR_CALM));
+        assert!(matches!(stream.head().unwrap().unwrap_err().lost, Lost::Oversized));
+    }
+
+    #[test]
+    fn nothing_comes_between_the_frames_of_a_header_block() {
+        for between in [
+            frame(kind::PING, 0, 0, &[0; 8]),
+            frame(kind::HEADERS, flag::END_HEADERS, 1, OK),
+            frame(kind::CONTINUATION, flag::END_HEADERS, 3, OK),
+            frame(0xff, 0, 1, &[]),
+        ] {
+            let (connection, requests) = up();
+            let _streams = [requests.open(OK, true), requests.open(OK, true)];
+            assert_eq!(hears(&connection, &[frame(kind::HEADERS, 0, 1, &[]), between].concat()), Err(Reason::PROTOCOL_ERROR));
+            assert_eq!(hears(&connection, &frame(kind::CONTINUATION, flag::END_HEADERS, 1, OK)), Err(Reason::PROTOCOL_ERROR));
+        }
+    }
+
+    #[test]
+    fn a_block_has_begun_with_the_head_of_its_first_frame() {
+        let (connection, requests) = up();
+        let _stream = requests.open(OK, true).unwrap();
+        let mut inlet = Inlet::default();
+        let headers = frame(kind::HEADERS, flag::END_HEADERS, 1, OK);
+        read(&mut inlet, &connection, &headers[..HEAD]).unwrap();
+        assert!(inlet.is_within_a_block());
+        read(&mut inlet, &connection, &headers[HEAD..]).unwrap();
+        assert!(!inlet.is_within_a_block());
     }
 }

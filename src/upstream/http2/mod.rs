@@ -14,6 +14,8 @@ mod inlet;
 mod outbox;
 mod receive;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod windows;
 
 pub(super) use connection::{Connection, Requests};

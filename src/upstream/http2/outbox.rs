@@ -2,7 +2,6 @@
 //! large payloads are written from where they are.
 
 use super::frame::Head;
-use crate::http2::Io;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -72,7 +71,7 @@ impl Outbox {
     }
 
     /// Writes some of what waits, which is not nothing; how many bytes of it.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<usize>> {
         let written = if self.pieces.is_empty() {
             let rest = self.tail.get(self.taken..).unwrap_or_default();
             ready!(Pin::new(io).poll_write(cx, rest))?
@@ -103,5 +102,89 @@ impl Outbox {
             self.tail.clear();
             self.tail.shrink_to(SPARE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::kind;
+    use super::super::testing;
+    use super::*;
+    use proptest::prelude::*;
+    use std::task::Waker;
+
+    /// Takes so many bytes at a time.
+    struct Narrow(Vec<u8>, usize);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = self.1.min(bytes.len());
+            self.0.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(self.1).collect();
+            self.poll_write(cx, &all)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write(outbox: &mut Outbox, socket: &mut Narrow) {
+        let before = outbox.len();
+        let Poll::Ready(written) = outbox.poll_write(&mut Context::from_waker(Waker::noop()), socket) else { unreachable!() };
+        assert_eq!(outbox.len(), before - written.unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn all_comes_out_whole_and_in_order(
+            steps in proptest::collection::vec((any::<u8>(), prop_oneof![0..20_usize, SMALL - 2..SMALL + 2, 6_000..9_000_usize], 0..4_usize), 1..50),
+            at_a_time in prop_oneof![300..3000_usize, 3000..100_000_usize],
+        ) {
+            let (mut outbox, mut socket, mut expected) = (Outbox::default(), Narrow(Vec::new(), at_a_time), Vec::new());
+            for (filling, length, writes) in steps {
+                let payload = vec![filling; length];
+                let head = Head { length, kind: kind::DATA, flags: 0, stream: 1 };
+                expected.extend(testing::frame(kind::DATA, 0, 1, &payload));
+                if filling % 2 == 0 { outbox.frame(head, &payload) } else { outbox.data(head, payload.into()) }
+                for _ in 0..writes {
+                    if outbox.len() > 0 {
+                        write(&mut outbox, &mut socket);
+                    }
+                }
+                prop_assert_eq!(outbox.len(), expected.len() - socket.0.len());
+                prop_assert_eq!(outbox.put(), expected.len() as u64);
+            }
+            while outbox.len() > 0 {
+                write(&mut outbox, &mut socket);
+            }
+            prop_assert!(socket.0 == expected);
+            prop_assert!(outbox.tail.capacity() <= SPARE && outbox.pieces.is_empty() && outbox.taken == 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_burst_beyond_little() {
+        let (mut outbox, mut socket) = (Outbox::default(), Narrow(Vec::new(), usize::MAX));
+        outbox.bytes(&[0; 100 * SPARE]);
+        write(&mut outbox, &mut socket);
+        assert!((1..=SPARE).contains(&outbox.tail.capacity()), "{}", outbox.tail.capacity());
+    }
+
+    #[test]
+    fn large_payloads_are_not_copied() {
+        let mut outbox = Outbox::default();
+        let payload = Bytes::from(vec![1; SMALL]);
+        let at = payload.as_ptr();
+        outbox.data(Head { length: SMALL, kind: kind::DATA, flags: 0, stream: 1 }, payload);
+        assert!(outbox.pieces.iter().any(|piece| piece.as_ptr() == at));
     }
 }

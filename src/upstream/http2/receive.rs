@@ -261,16 +261,16 @@ impl StreamState {
             }
             (Next::Head, Some(status)) => {
                 inner.promised = promised(&fields, status)?;
+                if last && inner.promised.is_some_and(|promised| promised > 0) {
+                    return Err(Reason::PROTOCOL_ERROR);
+                }
                 let mut head = Response::new(());
                 (*head.status_mut(), *head.headers_mut()) = (status, fields);
                 inner.head = Some(head);
             }
-            (Next::Data, None) if last => inner.trailers = Some(fields),
+            (Next::Data, None) if last && inner.promised.is_none_or(|promised| promised == 0) => inner.trailers = Some(fields),
             (Next::Nothing, _) => return Err(Reason::STREAM_CLOSED),
             _ => return Err(Reason::PROTOCOL_ERROR),
-        }
-        if last && inner.promised.is_some_and(|promised| promised > 0) {
-            return Err(Reason::PROTOCOL_ERROR);
         }
         inner.next = if last { Next::Nothing } else { Next::Data };
         inner.wake();
@@ -291,6 +291,148 @@ fn promised(fields: &HeaderMap, status: StatusCode) -> Result<Option<u64>, Reaso
     match fields.get(CONTENT_LENGTH) {
         None => Ok(None),
         Some(_) if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Ok(None),
-        Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()).map(Some).ok_or(Reason::PROTOCOL_ERROR),
+        Some(length) => {
+            let digits = length.to_str().ok().filter(|length| !length.starts_with('+'));
+            digits.and_then(|digits| digits.parse().ok()).map(Some).ok_or(Reason::PROTOCOL_ERROR)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::Lost;
+    use super::super::testing::{OK, Once, STREAM_WINDOW, TRAILERS, WINDOW, frame, hears, up, written};
+    use super::*;
+    use crate::http2::Source;
+    use std::task::{Context, Poll, Waker};
+
+    const END: u8 = flag::END_HEADERS | flag::END_STREAM;
+
+    fn head(stream: u32) -> Vec<u8> {
+        frame(kind::HEADERS, flag::END_HEADERS, stream, OK)
+    }
+
+    fn reset(stream: u32, reason: Reason) -> Vec<u8> {
+        frame(kind::RST_STREAM, 0, stream, &u32::from(reason).to_be_bytes())
+    }
+
+    fn goaway(last: u32, reason: Reason) -> Vec<u8> {
+        frame(kind::GOAWAY, 0, 0, &[last.to_be_bytes(), u32::from(reason).to_be_bytes()].concat())
+    }
+
+    #[test]
+    fn an_answer_that_has_ended_stays_whole_for_who_reads_it_late() {
+        for after in [reset(1, Reason::NO_ERROR), reset(1, Reason::CANCEL), goaway(0, Reason::INTERNAL_ERROR)] {
+            let (connection, requests) = up();
+            let mut stream = requests.open(OK, false).unwrap();
+            let answer = [head(1), frame(kind::DATA, 0, 1, b"data"), frame(kind::HEADERS, END, 1, TRAILERS)].concat();
+            hears(&connection, &[answer, after].concat()).unwrap();
+            connection.end("lost".into());
+            assert_eq!(stream.head().unwrap().unwrap().status(), 200);
+            assert_eq!(stream.data().unwrap().unwrap(), "data");
+            assert!(stream.data().unwrap().unwrap().is_empty() && !stream.is_over());
+            let Poll::Ready(trailers) = stream.poll_trailers(&mut Context::from_waker(Waker::noop())) else { unreachable!() };
+            assert_eq!(&trailers.unwrap().unwrap()["a"], "b");
+            assert!(stream.is_over());
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_stream_was_lost_is_given_before_the_loss_is_told() {
+        for lost in [reset(1, Reason::CANCEL), goaway(0, Reason::NO_ERROR), frame(kind::HEADERS, flag::END_HEADERS, 1, TRAILERS)] {
+            let (connection, requests) = up();
+            let mut stream = requests.open(OK, true).unwrap();
+            hears(&connection, &[head(1), frame(kind::DATA, 0, 1, b"data"), lost].concat()).unwrap();
+            assert!(stream.head().unwrap().is_ok());
+            assert_eq!(stream.data().unwrap().unwrap(), "data");
+            assert!(stream.data().unwrap().is_err());
+        }
+    }
+
+    #[test]
+    fn unseen_is_what_the_upstream_disowns_and_nothing_else() {
+        for (says, unseen) in [
+            (reset(3, Reason::REFUSED_STREAM), true),
+            (reset(3, Reason::CANCEL), false),
+            (goaway(1, Reason::NO_ERROR), true),
+            (goaway(1, Reason::INTERNAL_ERROR), true),
+            (frame(kind::DATA, 0, 3, b"before its head"), false),
+        ] {
+            let (connection, requests) = up();
+            let (_first, mut stream) = (requests.open(OK, true), requests.open(OK, true).unwrap());
+            written(&connection);
+            hears(&connection, &says).unwrap();
+            assert_eq!(stream.head().unwrap().unwrap_err().unseen, unseen, "{says:?}");
+        }
+        let (connection, requests) = up();
+        let mut stream = requests.open(OK, true).unwrap();
+        hears(&connection, &goaway(1, Reason::NO_ERROR)).unwrap();
+        assert!(stream.head().is_none() && requests.open(OK, true).is_none(), "it goes on, and none after it");
+    }
+
+    #[test]
+    fn a_lost_connection_has_not_seen_the_calls_of_which_no_byte_was_written() {
+        for (more, unseen) in [(0, true), (1, false)] {
+            let (connection, requests) = up();
+            let _first = requests.open(OK, true).unwrap();
+            written(&connection);
+            let mut stream = requests.open(OK, true).unwrap();
+            connection.written.set(connection.written.get() + more);
+            connection.end("lost".into());
+            assert_eq!(stream.head().unwrap().unwrap_err().unseen, unseen);
+        }
+    }
+
+    /// The connection's window that was given back.
+    fn given_back(connection: &Connection) -> u32 {
+        let updates = written(connection).into_iter().filter(|(head, _)| head.kind == kind::WINDOW_UPDATE && head.stream == 0);
+        updates.map(|(_, increment)| u32::from_be_bytes(increment.try_into().unwrap())).sum()
+    }
+
+    #[test]
+    fn what_nobody_reads_of_a_dropped_stream_is_given_back_to_the_others() {
+        let (connection, requests) = up();
+        let mut streams: Vec<_> = (0..3).map(|_| requests.open(OK, true)).collect();
+        let fill = |id: u32, bytes: u32| -> Vec<u8> {
+            let frames = (0..bytes / 10_000).map(|_| frame(kind::DATA, 0, id, &[0; 10_000]));
+            head(id).into_iter().chain(frames.flatten()).collect()
+        };
+        hears(&connection, &[fill(1, STREAM_WINDOW), fill(3, STREAM_WINDOW), fill(5, WINDOW - 2 * STREAM_WINDOW)].concat()).unwrap();
+        assert_eq!(given_back(&connection), 0);
+        streams.remove(0);
+        assert_eq!(given_back(&connection), STREAM_WINDOW);
+        // What still comes for it is nobody's, and given back as soon as that is worth while.
+        hears(&connection, &frame(kind::DATA, 0, 1, &[0; 16_000])).unwrap();
+        assert_eq!(given_back(&connection), 16_000);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_the_windows_allow() {
+        let (connection, requests) = up();
+        let mut stream = requests.open(OK, true).unwrap();
+        let full = frame(kind::DATA, 0, 1, &[0; 10_000]).repeat(STREAM_WINDOW as usize / 10_000);
+        hears(&connection, &[head(1), full, frame(kind::DATA, 0, 1, &[0])].concat()).unwrap();
+        assert_eq!(stream.data().unwrap().unwrap().len(), STREAM_WINDOW as usize);
+        assert!(matches!(stream.data().unwrap().unwrap_err().lost, Lost::Reset(Reason::FLOW_CONTROL_ERROR)));
+        let left = WINDOW - STREAM_WINDOW; // the byte too many is given back
+        let rest = frame(kind::DATA, 0, 1, &[0; 10_000]).repeat(left as usize / 10_000);
+        hears(&connection, &rest).unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_is_not_as_long_as_it_says_is_no_answer() {
+        const FIVE: &[u8] = &[0x88, 0x0f, 13, 1, b'5']; // content-length, 28 of the static table
+        let says = |more: &[u8]| {
+            let (connection, requests) = up();
+            let mut stream = requests.open(OK, true).unwrap();
+            hears(&connection, more).unwrap();
+            (stream.head().unwrap().is_ok(), stream.data().map(|data| data.is_ok()))
+        };
+        let five = frame(kind::HEADERS, flag::END_HEADERS, 1, FIVE);
+        assert_eq!(says(&[&five[..], &frame(kind::DATA, flag::END_STREAM, 1, b"12345")].concat()), (true, Some(true)));
+        assert_eq!(says(&[&five[..], &frame(kind::DATA, flag::END_STREAM, 1, b"1234")].concat()), (true, Some(false)));
+        assert_eq!(says(&[&five[..], &frame(kind::DATA, 0, 1, b"123456")].concat()), (true, Some(false)));
+        assert_eq!(says(&[&five[..], &frame(kind::HEADERS, END, 1, TRAILERS)].concat()), (true, Some(false)));
+        assert_eq!(says(&frame(kind::HEADERS, END, 1, FIVE)), (false, Some(false)), "its head is as malformed");
     }
 }

@@ -264,3 +264,118 @@ impl Drop for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::kind;
+    use super::super::testing::{OK, Once, Woken, frame, hears, up, written};
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    /// Window for the connection or one stream, in bytes.
+    fn window(connection: &Connection, stream: u32, bytes: u32) {
+        hears(connection, &frame(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())).unwrap();
+    }
+
+    #[test]
+    fn a_stream_puts_its_part_and_then_others_have_theirs() {
+        let (connection, requests) = up();
+        let (mut one, mut other) = (requests.open(OK, false).unwrap(), requests.open(OK, false).unwrap());
+        let woken = Arc::new(Woken::default());
+        assert_eq!(one.room(1 << 20, &woken), Poll::Ready(Some(AT_A_TURN)));
+        one.puts(AT_A_TURN);
+        assert_eq!(one.room(1, &woken), Poll::Pending);
+        assert_eq!(other.room(1, &woken), Poll::Ready(Some(1)));
+        connection.driven();
+        assert_eq!(woken.times(), 0, "nothing has moved");
+        written(&connection);
+        connection.driven();
+        assert_eq!((woken.times(), one.room(1, &woken)), (1, Poll::Ready(Some(1))));
+    }
+
+    /// Says who was woken first.
+    struct First(u32, Arc<AtomicU32>);
+
+    impl Wake for First {
+        fn wake(self: Arc<First>) {
+            let _ = self.1.compare_exchange(0, self.0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_time_another_of_those_who_wait_is_first() {
+        let (connection, requests) = up();
+        let mut streams: Vec<Stream> = (0..3).map(|_| requests.open(OK, false).unwrap()).collect();
+        connection.blocked.set(true);
+        let firsts: BTreeSet<u32> = (0..3)
+            .map(|_| {
+                let first = Arc::new(AtomicU32::new(0));
+                for stream in &mut streams {
+                    let waker = Arc::new(First(stream.state.id, first.clone())).into();
+                    assert!(stream.poll_room(&mut Context::from_waker(&waker), 1).is_pending());
+                }
+                connection.moved.set(true);
+                connection.blocked.set(false);
+                connection.driven();
+                connection.blocked.set(true);
+                first.load(Ordering::Relaxed)
+            })
+            .collect();
+        assert_eq!(firsts, [1, 3, 5].into());
+    }
+
+    #[test]
+    fn who_is_dropped_waits_no_more() {
+        let (connection, requests) = up();
+        let mut streams: Vec<Stream> = (0..2).map(|_| requests.open(OK, false).unwrap()).collect();
+        let woken = Arc::new(Woken::default());
+        connection.blocked.set(true);
+        streams.iter_mut().for_each(|stream| assert!(stream.room(1, &woken).is_pending()));
+        let states: Vec<_> = streams.iter().map(|stream| Rc::downgrade(&stream.state)).collect();
+        drop(streams.remove(0));
+        assert!(states[0].upgrade().is_none() && states[1].upgrade().is_some(), "nothing is left of it");
+        connection.moved.set(true);
+        connection.blocked.set(false);
+        connection.driven();
+        assert_eq!(woken.times(), 1);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_whatever_it_waits_for() {
+        let cases: [fn(&Connection); 5] = [
+            |connection| window(connection, 1, 1),
+            |connection| hears(connection, &frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 1, 0x80, 0])).unwrap(),
+            |connection| hears(connection, &frame(kind::RST_STREAM, 0, 1, &[0; 4])).unwrap(),
+            |connection| hears(connection, &frame(kind::GOAWAY, 0, 0, &[0; 8])).unwrap(),
+            |connection| connection.end("lost".into()),
+        ];
+        for case in cases {
+            let (connection, requests) = up();
+            let mut stream = requests.open(OK, false).unwrap();
+            hears(&connection, &frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+            let woken = Arc::new(Woken::default());
+            assert!(stream.room(1, &woken).is_pending());
+            case(&connection);
+            assert_eq!(woken.times(), 1);
+            assert!(stream.room(1, &woken).is_ready());
+        }
+    }
+
+    #[test]
+    fn who_drops_a_stream_before_both_sides_have_ended_resets_it() {
+        for (last, answered, reset) in [(true, true, false), (false, true, true), (true, false, true)] {
+            let (connection, requests) = up();
+            let stream = requests.open(OK, last).unwrap();
+            if answered {
+                hears(&connection, &frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, OK)).unwrap();
+            }
+            written(&connection);
+            drop(stream);
+            assert_eq!(written(&connection).iter().any(|(head, _)| head.kind == kind::RST_STREAM), reset);
+            assert!(connection.streams.borrow().is_empty());
+        }
+    }
+}
