@@ -1,9 +1,10 @@
 //! Drives one connection to the upstream: reads what comes, a part at a time, and writes what waits. Every task that holds a connection
 //! does it through this.
 
-use super::connection::{Connection, Requests};
+use super::connection::Connection;
 use super::frame::kind;
 use super::inlet::Inlet;
+use super::requests::Requests;
 use crate::http2::{Io, Standstill, after_everybody_else};
 use h2::Reason;
 use std::future::Future;

@@ -13,12 +13,14 @@ mod frame;
 mod inlet;
 mod outbox;
 mod receive;
+mod requests;
 mod stream;
 #[cfg(test)]
 mod testing;
 mod windows;
 
-pub(super) use connection::{Connection, Requests};
+pub(super) use connection::Connection;
 pub(super) use driver::Driver;
 pub(super) use failure::{Failure, Lost};
+pub(super) use requests::Requests;
 pub(super) use stream::Stream;

@@ -1,10 +1,11 @@
 //! What the tests of this room have in common: a connection without a socket, what its upstream says, what was written to it.
 
-use super::connection::{Connection, Requests};
+use super::connection::Connection;
 use super::failure::Failure;
 use super::frame::{HEAD, Head, kind};
 use super::inlet::Inlet;
 use super::receive::Breach;
+use super::requests::Requests;
 use super::stream::Stream;
 use crate::http2::{Sink, Source};
 use bytes::Bytes;
