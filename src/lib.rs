@@ -5,6 +5,7 @@ pub mod drain;
 pub mod grpc;
 pub mod http2;
 pub mod identity;
+pub mod memo;
 pub mod quote;
 pub mod readiness;
 pub mod secret;

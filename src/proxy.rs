@@ -3,7 +3,7 @@
 //!
 //! Rooms decide; this file only sequences and answers. [`call`] answers, `serve_call` uses `?`.
 
-use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind};
+use crate::authentication::{self, Authenticated, Authenticator, Caller, Failure, FailureKind, TokenDigests};
 use crate::authorization::{Denied, Permit, Policy, Route};
 use crate::bell::LocalBell;
 use crate::drain::Drain;
@@ -15,12 +15,12 @@ use crate::rate_limits::RateLimits;
 use crate::refusal::Refusal;
 use crate::telemetry::{AuthKind, CacheOutcome, CallRecord, Limit, RequestIds, RouteMetrics, Telemetry};
 use crate::tls::PeerCertificate;
-use crate::upstream::{ClientStream, Connector, Ended, Finished, Passage, Pool, forward};
+use crate::upstream::{ClientStream, Connector, Ended, Finished, Passage, Pool, RequestHead, forward};
 use arc_swap::ArcSwap;
 use h2::Reason;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderMap, Method, Request, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request};
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -67,6 +67,8 @@ pub struct Proxy {
     pub drain: Drain,
     /// Rings when something has happened that may end running calls.
     pub bell: LocalBell,
+    /// Of the tokens that this worker's calls come with.
+    pub digests: TokenDigests,
     /// This worker's ids.
     pub request_ids: RequestIds,
 }
@@ -220,21 +222,30 @@ async fn serve_call(
         Some(permit) => Admitted { permit, caller: None, public: true },
         None => {
             // Pinned here and passed on by reference: by value the call would hold it three times.
-            let admission = pin!(admit(generation, route, request.headers(), certificate, deadline, record));
+            let admission = pin!(admit(proxy, generation, route, request.headers(), certificate, deadline, record));
             client.unless_gone(admission).await.unwrap_or(Err(NotServed::ClientGone))?
         }
     };
     let caller = caller.map(|caller| &**known.get_or_init(|| caller));
-    let authority = authority.unwrap_or_else(|| generation.upstream_authority.clone());
-    rewrite(generation, &mut request, authority, path, caller, public)?;
-    let scrub = |trailers: &mut HeaderMap| {
+    scrub(generation, request.headers_mut(), public);
+    let head = RequestHead {
+        scheme: &generation.upstream_scheme,
+        authority: authority.as_ref().unwrap_or(&generation.upstream_authority),
+        // The very bytes that were authorised.
+        path: path.path_and_query(),
+        fields: request.headers(),
+        identity: caller.map_or(&[], |caller| caller.headers.block()),
+    };
+    let head = head.encode();
+    drop((request, path, authority));
+    let scrub_trailers = |trailers: &mut HeaderMap| {
         generation.identity_headers.remove(trailers);
         generation.authenticator.remove_credentials(trailers);
     };
-    let passage = Passage { pool, limits: generation.limits, scrub: &scrub, deadline, record };
+    let passage = Passage { pool, limits: generation.limits, scrub: &scrub_trailers, deadline, record };
     let ended = tokio::select! {
         biased;
-        ended = forward(permit, passage, request, client) => ended,
+        ended = forward(permit, passage, head, client) => ended,
         expired = expired(generation, caller) => return Err(Refusal::Authentication(expired).into()),
     };
     record.upstream_ended();
@@ -308,6 +319,7 @@ struct Admitted {
 
 /// Authentication, then authorization, and only then how often: what is refused for another reason does not count.
 async fn admit(
+    proxy: &Proxy,
     generation: &Generation,
     route: Route,
     headers: &HeaderMap,
@@ -315,7 +327,7 @@ async fn admit(
     deadline: Option<Instant>,
     record: &mut CallRecord,
 ) -> Result<Admitted, NotServed> {
-    let authenticated = match authenticate(generation, headers, certificate, deadline, record).await? {
+    let authenticated = match authenticate(proxy, generation, headers, certificate, deadline, record).await? {
         Ok(authenticated) => authenticated,
         Err(failure) if generation.insecure_audit => {
             let refusal = Refusal::Authentication(failure);
@@ -346,6 +358,7 @@ async fn admit(
 
 /// The warm path never waits; a wait for a key set ends with the call's deadline.
 async fn authenticate(
+    proxy: &Proxy,
     generation: &Generation,
     headers: &HeaderMap,
     certificate: Option<&PeerCertificate>,
@@ -354,7 +367,7 @@ async fn authenticate(
 ) -> Result<Result<Authenticated, Failure>, Refusal> {
     let authenticator = &generation.authenticator;
     let attempts = generation.rate_limits.attempts(record.peer().map(|peer| peer.ip()));
-    let verdict = authenticator.authenticate(headers, certificate, &attempts, SystemTime::now());
+    let verdict = authenticator.authenticate(headers, certificate, &attempts, |token| proxy.digests.of(token), SystemTime::now());
     let verdict = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, verdict).await.map_err(|_| Refusal::Deadline)?,
         None => verdict.await,
@@ -389,31 +402,13 @@ fn check_rate(generation: &Generation, caller: &Caller) -> Result<(), Refusal> {
     })
 }
 
-/// Makes the request that the upstream sees of the one the client sent, in place.
-fn rewrite(
-    generation: &Generation,
-    request: &mut Request<()>,
-    authority: Authority,
-    path: MethodPath,
-    caller: Option<&Caller>,
-    public: bool,
-) -> Result<(), NotServed> {
-    let mut uri = Parts::default();
-    (uri.scheme, uri.authority) = (Some(generation.upstream_scheme.clone()), Some(authority));
-    // The very bytes that were authorised.
-    uri.path_and_query = Some(path.path_and_query().clone());
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| NotServed::Malformed { forwarded: false })?;
-    let headers = request.headers_mut();
-    headers.remove(HOST);
-    // First every header we own, in any spelling, in every mode; then ours.
-    generation.identity_headers.remove(headers);
+/// Leaves what of a client's fields the upstream gets: nothing that we own, in any spelling, in any mode.
+fn scrub(generation: &Generation, fields: &mut HeaderMap, public: bool) {
+    fields.remove(HOST);
+    generation.identity_headers.remove(fields);
     if public || !generation.forward_credentials {
-        generation.authenticator.remove_credentials(headers);
+        generation.authenticator.remove_credentials(fields);
     }
-    if let Some(caller) = caller {
-        caller.headers.write(headers);
-    }
-    Ok(())
 }
 
 /// Waits for the end of the caller's credentials, if that ends the call; else forever.

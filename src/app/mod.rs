@@ -21,6 +21,7 @@ pub use ports::Ports;
 pub use reload::Sources;
 pub use unknown_methods::{refuse_unknown_methods, why_no_such_method};
 
+use crate::authentication::TokenDigests;
 use crate::bell::{Bell, LocalBell};
 use crate::config::Config;
 use crate::drain::{Drain, drain};
@@ -134,6 +135,7 @@ fn start_workers(
             generation: generation.clone(),
             drain: drain.clone(),
             bell: LocalBell::default(),
+            digests: TokenDigests::default(),
             request_ids: RequestIds::new(),
         }),
         bell: bell.clone(),

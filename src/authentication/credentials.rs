@@ -4,8 +4,10 @@
 //! upstream or a log might choose the other.
 
 use super::failure::{Failure, FailureKind};
+use crate::memo::Memo;
 use crate::secret::Digest;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
 /// The credentials of one request, not yet verified.
@@ -40,13 +42,31 @@ impl<'r> Credentials<'r> {
 
     /// What the verdict is cached under: everything that was presented, and as what, together with the certificate that
     /// counted, if one did. `None` when the request itself holds no credential.
-    pub(super) fn fingerprint(&self, certificate: Option<&Digest>) -> Option<Fingerprint> {
+    pub(super) fn fingerprint(&self, certificate: Option<&Digest>, digest: impl Fn(&[u8]) -> Digest) -> Option<Fingerprint> {
         let presents = self.token.is_some() || self.api_key.is_some();
         presents.then(|| Fingerprint {
-            token: self.token.map(Digest::of),
+            token: self.token.map(digest),
             api_key: self.api_key.map(Digest::of),
             certificate: certificate.copied(),
         })
+    }
+}
+
+/// The digests of the tokens that the calls of a worker come with: a token comes with many of them, and telling that it is the same
+/// takes less than a digest.
+#[derive(Default)]
+pub struct TokenDigests(RefCell<Memo<Digest>>);
+
+impl TokenDigests {
+    /// The digest of `token`.
+    pub fn of(&self, token: &[u8]) -> Digest {
+        let known = self.0.borrow_mut().get(token, |token| Some(Digest::of(token))).copied();
+        known.unwrap_or_else(|| Digest::of(token))
+    }
+
+    /// Forgets tokens that nobody has sent since this was last done.
+    pub fn forget_unused(&self) {
+        self.0.borrow_mut().forget_unused();
     }
 }
 
@@ -131,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_has_its_own_digest_however_often_it_comes() {
+        let digests = TokenDigests::default();
+        let tokens = [&b"a.b.c"[..], b"a.b.d", &[b'x'; 3000], &[b'x'; 4000]];
+        for token in tokens.iter().cycle().take(12) {
+            assert_eq!(digests.of(token), Digest::of(token));
+        }
+        digests.forget_unused();
+        digests.forget_unused();
+        assert_eq!(digests.0.borrow().len(), 0);
+    }
+
+    #[test]
     fn one_token_and_one_key_are_read() {
         for field in ["Bearer a.b.c", "bearer a.b.c", "BEARER    a.b.c"] {
             let request = request(&[("authorization", field.as_bytes()), ("x-api-key", b"k\xff")]);
@@ -187,7 +219,7 @@ mod tests {
     #[test]
     fn fingerprints_tell_apart_what_was_presented_as_what() {
         let with = |token: Option<&'static [u8]>, api_key: Option<&'static [u8]>, certificate: Option<&Digest>| {
-            Credentials { token, api_key }.fingerprint(certificate)
+            Credentials { token, api_key }.fingerprint(certificate, Digest::of)
         };
         let of = |token, api_key| with(token, api_key, None);
         let (one, other) = (Digest::of(b"a"), Digest::of(b"b"));

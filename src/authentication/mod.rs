@@ -38,6 +38,7 @@ mod verification_key;
 mod weak_keys;
 mod witness;
 
+pub use credentials::TokenDigests;
 pub use failure::{Failure, FailureKind};
 pub use jwks_fetch::FetchOutcome;
 pub use remote_key_set::RemoteKeySet;
@@ -51,6 +52,7 @@ use crate::config::{self, ClaimPath, LongCall, LongCalls, Mode, Problems};
 use crate::identity::Identity;
 use crate::identity_headers::{IdentityHeaders, RenderedHeaders};
 use crate::rate_limits::{Attempts, OwnBucket};
+use crate::secret::Digest;
 use crate::telemetry::AuthKind;
 use crate::tls::PeerCertificate;
 use api_key::API_KEYS;
@@ -173,7 +175,7 @@ impl Authenticator {
 
     /// Who is calling, by the request and the verified certificate of its connection. Waits only while a key set has
     /// never been had, or for the one fetch that an unknown key is worth. What fails counts among the `attempts` of the
-    /// peer; when there are too many only credentials that are known already are looked at.
+    /// peer; when there are too many only credentials that are known already are looked at. `digest` gives the SHA-256 of a token.
     ///
     /// # Errors
     /// A credential that is present and does not verify, or none where one is needed. The future may be dropped.
@@ -182,15 +184,16 @@ impl Authenticator {
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
         attempts: &Attempts<'_>,
+        digest: impl Fn(&[u8]) -> Digest,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
-        self.authenticate_before(&mut NoWitness, request, certificate, attempts, now).await
+        self.authenticate_before(&mut NoWitness, request, certificate, attempts, digest, now).await
     }
 
     /// The same, with every step in words; what is wrong beside the first failure, which is the answer, is among them.
     pub async fn explain(&self, request: &HeaderMap, now: SystemTime) -> (Transcript, Result<Authenticated, Failure>) {
         let mut transcript = Transcript::default();
-        let verdict = self.authenticate_before(&mut transcript, request, None, &Attempts::default(), now).await;
+        let verdict = self.authenticate_before(&mut transcript, request, None, &Attempts::default(), Digest::of, now).await;
         (transcript, verdict)
     }
 
@@ -200,6 +203,7 @@ impl Authenticator {
         request: &HeaderMap,
         certificate: Option<&PeerCertificate>,
         attempts: &Attempts<'_>,
+        digest: impl Fn(&[u8]) -> Digest,
         now: SystemTime,
     ) -> Result<Authenticated, Failure> {
         if self.mode == Mode::Disabled {
@@ -208,7 +212,7 @@ impl Authenticator {
         let presented = witness.judged(Credentials::read(request, self.api_key_header.as_ref()), Credentials::words);
         let presented = presented.map_err(|failure| failure.counted(attempts))?;
         let known = certificate.and_then(|certificate| Some((certificate, self.client_certificates.entry_of(certificate)?)));
-        let Some(fingerprint) = presented.fingerprint(known.map(|(certificate, _)| &certificate.digest)) else {
+        let Some(fingerprint) = presented.fingerprint(known.map(|(certificate, _)| &certificate.digest), digest) else {
             return match (known, self.mode) {
                 (Some((_, entry)), _) => Ok(Authenticated { caller: Some(entry.alone.clone()), cache: CacheOutcome::Unused }),
                 (None, Mode::Required) => Err(witness.fail(Failure::missing(certificate))),

@@ -51,7 +51,7 @@ fn block_on<F: Future + Send>(future: F) -> F::Output {
 }
 
 fn call(authenticator: &Authenticator, request: &HeaderMap, now: SystemTime) -> Result<Authenticated, Failure> {
-    block_on(authenticator.authenticate(request, None, &Attempts::default(), now))
+    block_on(authenticator.authenticate(request, None, &Attempts::default(), Digest::of, now))
 }
 
 fn identity(authenticator: &Authenticator, token: &str) -> Result<Identity, Failure> {
@@ -718,7 +718,7 @@ fn by(
     key: Option<&str>,
     certificate: Option<&PeerCertificate>,
 ) -> Result<Authenticated, Failure> {
-    block_on(authenticator.authenticate(&request(token, key), certificate, &Attempts::default(), now()))
+    block_on(authenticator.authenticate(&request(token, key), certificate, &Attempts::default(), Digest::of, now()))
 }
 
 #[test]

@@ -9,10 +9,6 @@ use tokio::task::yield_now;
 /// What is read of a client connection before the calls it has begun get their turn, in bytes. Nobody waits long for a flood.
 const AT_A_TIME: usize = 64 * 1024;
 
-/// What is read of an upstream connection before others get their turn, in bytes: a millisecond or two of the worst of floods. With
-/// half as much long streams of small messages take a tenth more CPU.
-const AT_A_TIME_OF_AN_UPSTREAM: usize = 128 * 1024;
-
 /// What is read of header blocks before it is asked what they have grown to, in bytes: they grow by a hundred and more as they are
 /// decoded, and a burst of them must not be in memory all at once. Looked at before each read, which brings some 8 KiB.
 const HEADS_AT_A_TIME: usize = 4 * 1024;
@@ -26,12 +22,10 @@ pub enum Pause {
     Part,
 }
 
-impl Pause {
-    /// Has the task of `cx` woken when nobody else on this thread is left who could go on, and what has come for others has been
-    /// looked for. A task that wakes itself goes on before that is done: sixty times over, in a `LocalSet`.
-    pub fn until_others_have_had_their_turn(self, cx: &mut Context<'_>) {
-        let _ = pin!(yield_now()).poll(cx); // it sees to that when it is first polled
-    }
+/// Has the task of `cx` woken when nobody else on this thread is left who could go on, and what has come for others has been
+/// looked for. A task that wakes itself goes on before that is done: sixty times over, in a `LocalSet`.
+pub fn after_everybody_else(cx: &mut Context<'_>) {
+    let _ = pin!(yield_now()).poll(cx); // it sees to that when it is first polled
 }
 
 /// What may still be read of a connection, in bytes.
@@ -45,9 +39,6 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) const OF_A_CLIENT: Allowance = Allowance { all: AT_A_TIME, heads: HEADS_AT_A_TIME };
-
-    /// Its heads are bounded by the calls that wait for them.
-    pub(super) const OF_AN_UPSTREAM: Allowance = Allowance { all: AT_A_TIME_OF_AN_UPSTREAM, heads: usize::MAX };
 
     pub(super) fn less(self, all: usize, heads: usize) -> Allowance {
         Allowance { all: self.all.saturating_sub(all), heads: self.heads.saturating_sub(heads) }

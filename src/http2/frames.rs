@@ -1,5 +1,5 @@
 //! Reads the nine-byte frame headers (RFC 9113 §4.1) off a byte stream that comes in pieces of any size, to know what h2
-//! does not tell: that SETTINGS came, that a header block is unfinished, that the peer is going away.
+//! does not tell: that SETTINGS came, that a header block is unfinished.
 
 /// What has been seen so far on one direction of a connection.
 #[derive(Debug)]
@@ -21,16 +21,6 @@ pub(super) struct FrameScanner {
     pub(super) block_open: bool,
     /// The first SETTINGS frame has come whole.
     pub(super) settings_seen: bool,
-    /// GOAWAY has come.
-    pub(super) going_away: bool,
-    /// HEADERS or DATA has come; for the tap to take.
-    pub(super) message: bool,
-    /// Payload bytes of the header block that is coming or came last.
-    block_bytes: usize,
-    /// Payload bytes beyond which the stream of a header block is noted.
-    most: usize,
-    /// The streams whose header blocks have exceeded `most`; for the tap to take.
-    pub(super) oversized: Vec<u32>,
     /// Frames that carry no call, beyond what those that do account for. None are counted before the first SETTINGS.
     pub(super) idle_frames: u32,
 }
@@ -44,15 +34,13 @@ const ACCOUNTED: u32 = 4;
 pub(super) const DATA: u8 = 0x0;
 pub(super) const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
-const GOAWAY: u8 = 0x7;
 const CONTINUATION: u8 = 0x9;
 pub(super) const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 
 impl FrameScanner {
-    /// `preface`: bytes before the first frame; 24 from a client, none from a server. `most`: payload bytes beyond which
-    /// a header block is oversized.
-    pub(super) fn new(preface: usize, most: usize) -> FrameScanner {
+    /// `preface`: bytes before the first frame; 24 from a client.
+    pub(super) fn new(preface: usize) -> FrameScanner {
         FrameScanner {
             skip: preface,
             header: [0; HEADER],
@@ -64,11 +52,6 @@ impl FrameScanner {
             header_bytes: 0,
             block_open: false,
             settings_seen: false,
-            going_away: false,
-            message: false,
-            block_bytes: 0,
-            most,
-            oversized: Vec::new(),
             idle_frames: 0,
         }
     }
@@ -110,16 +93,8 @@ impl FrameScanner {
     }
 
     fn frame_began(&mut self) {
-        let [l0, l1, l2, kind, flags, stream @ ..] = self.header;
+        let [l0, l1, l2, kind, flags, ..] = self.header;
         self.skip = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
-        match kind {
-            HEADERS => self.block_bytes = self.skip,
-            CONTINUATION => self.block_bytes = self.block_bytes.saturating_add(self.skip),
-            _ => {}
-        }
-        if matches!(kind, HEADERS | CONTINUATION) && self.block_bytes > self.most {
-            self.oversized.push(u32::from_be_bytes(stream) & 0x7fff_ffff);
-        }
         self.idle_frames = match kind {
             DATA if self.skip == 0 => self.idle_frames.saturating_add(u32::from(self.settings_seen)),
             DATA | HEADERS | CONTINUATION => self.idle_frames.saturating_sub(ACCOUNTED),
@@ -130,8 +105,6 @@ impl FrameScanner {
         self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
         self.ends_settings = kind == SETTINGS && flags & ACK == 0;
         self.block_open |= kind == HEADERS;
-        self.going_away |= kind == GOAWAY;
-        self.message |= matches!(kind, DATA | HEADERS);
     }
 
     fn frame_ended(&mut self) {
@@ -155,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_block_is_open_until_the_last_byte_of_its_last_frame() {
-        let mut scanner = FrameScanner::new(24, 99);
+        let mut scanner = FrameScanner::new(24);
         scanner.advance(&[b'x'; 24]);
         let settings = frame(SETTINGS, 0, 6);
         scanner.advance(&settings[..14]);
@@ -169,24 +142,11 @@ mod tests {
         assert!(scanner.block_open, "its payload has not come");
         scanner.advance(&last[18..]);
         assert!(!scanner.block_open);
-        scanner.advance(&frame(GOAWAY, 0, 8));
-        assert!(scanner.going_away);
-    }
-
-    #[test]
-    fn a_block_is_measured_over_all_its_frames() {
-        let mut scanner = FrameScanner::new(0, 99);
-        scanner.advance(&frame(HEADERS, 0, 50));
-        scanner.advance(&frame(CONTINUATION, END_HEADERS, 49));
-        assert!(scanner.oversized.is_empty());
-        scanner.advance(&frame(HEADERS, 0, 50));
-        scanner.advance(&frame(CONTINUATION, END_HEADERS, 50));
-        assert_eq!(scanner.oversized, [1]);
     }
 
     #[test]
     fn bytes_of_header_blocks_are_counted_as_they_come() {
-        let mut scanner = FrameScanner::new(0, 99);
+        let mut scanner = FrameScanner::new(0);
         let stream = [frame(DATA, 0, 50), frame(HEADERS, 0, 30), frame(CONTINUATION, END_HEADERS, 20), frame(DATA, 0, 50)].concat();
         let (first, rest) = stream.split_at(59 + 9 + 10);
         scanner.advance(first);
@@ -197,7 +157,7 @@ mod tests {
 
     #[test]
     fn frames_that_carry_no_call_are_counted_once_settings_have_come() {
-        let mut scanner = FrameScanner::new(0, 99);
+        let mut scanner = FrameScanner::new(0);
         let ping = frame(0x6, 0, 8);
         scanner.advance(&ping);
         scanner.advance(&frame(SETTINGS, 0, 0));
@@ -211,17 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_headers_or_data() {
-        let mut scanner = FrameScanner::new(0, 99);
-        for (kind, message) in [(SETTINGS, false), (GOAWAY, false), (6, false), (8, false), (DATA, true), (HEADERS, true)] {
-            scanner.advance(&frame(kind, 0, 8));
-            assert_eq!(std::mem::take(&mut scanner.message), message, "type {kind}");
-        }
-    }
-
-    #[test]
     fn an_acknowledgement_is_not_the_first_settings() {
-        let mut scanner = FrameScanner::new(0, 99);
+        let mut scanner = FrameScanner::new(0);
         scanner.advance(&frame(SETTINGS, ACK, 0));
         assert!(!scanner.settings_seen);
         scanner.advance(&frame(SETTINGS, 0, 0));
@@ -232,7 +183,7 @@ mod tests {
         #[test]
         fn pieces_do_not_matter(kinds in prop::collection::vec((0u8..12, any::<u8>(), 0usize..40), 0..12), cut in 1usize..17) {
             let stream: Vec<u8> = kinds.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length)).collect();
-            let (mut whole, mut pieces) = (FrameScanner::new(0, 99), FrameScanner::new(0, 99));
+            let (mut whole, mut pieces) = (FrameScanner::new(0), FrameScanner::new(0));
             whole.advance(&stream);
             stream.chunks(cut).for_each(|piece| pieces.advance(piece));
             prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));

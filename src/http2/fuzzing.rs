@@ -1,12 +1,11 @@
-//! The narrow way into this room for the fuzz target `frames` (`fuzz/`), compiled for it only.
+//! The narrow way into this room for the fuzz targets `frames` and `hpack` (`fuzz/`), compiled for them only.
 
 use super::frames::{DATA, END_HEADERS, FrameScanner, HEADER, HEADERS};
+use super::hpack::reference;
 use super::intake::{Intake, Intakes};
 use super::join::{MOST, join};
-use super::testing::code;
-use std::collections::HashMap;
+use super::testing::{decoded, integer};
 use std::rc::Rc;
-use std::sync::LazyLock;
 use std::task::Poll;
 use tokio::io::ReadBuf;
 
@@ -20,9 +19,22 @@ pub fn frames(input: &[u8]) {
     }
 }
 
+/// Header blocks of an upstream, of which the first byte says how much of them is kept, and a byte before each how long it is.
+/// Whatever they are, they are read as they are when they are read in another way, and no more is held than may be.
+pub fn hpack(input: &[u8]) {
+    let Some((limit, mut rest)) = input.split_first() else { return };
+    let mut blocks = Vec::new();
+    while let Some((length, others)) = rest.split_first() {
+        let (block, others) = others.split_at(others.len().min(usize::from(*length)));
+        blocks.push(block);
+        rest = others;
+    }
+    reference::read_twice(&blocks, usize::from(*limit) * 16);
+}
+
 /// What h2 is given.
 fn passed_on(mut sent: &[u8], piece: usize, intakes: &Rc<Intakes>) -> Vec<u8> {
-    let (mut intake, mut scanner, mut passed_on) = (Intake::new(intakes.clone()), FrameScanner::new(0, usize::MAX), Vec::new());
+    let (mut intake, mut scanner, mut passed_on) = (Intake::new(intakes.clone()), FrameScanner::new(0), Vec::new());
     loop {
         let next_frame = scanner.next_frame();
         let mut to = [0; 1000];
@@ -130,34 +142,4 @@ fn fields(mut block: &[u8]) -> Option<Vec<Field>> {
         fields.push(field);
     }
     Some(fields)
-}
-
-fn integer(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
-    let (first, mut rest) = bytes.split_first()?;
-    let most = (1 << prefix) - 1;
-    let mut value = usize::from(*first) & most;
-    for place in 0..if value < most { 0 } else { 5 } {
-        let (octet, more) = rest.split_first().filter(|_| place < 4)?;
-        value += usize::from(octet & 0x7f) << (7 * place);
-        rest = more;
-        if octet & 0x80 == 0 {
-            break;
-        }
-    }
-    Some((value, rest))
-}
-
-/// Bit by bit.
-fn decoded(encoded: &[u8]) -> Option<Vec<u8>> {
-    static SYMBOLS: LazyLock<HashMap<Vec<bool>, u8>> =
-        LazyLock::new(|| (0..=u8::MAX).map(|octet| (code(u16::from(octet)), octet)).collect());
-    let (mut bits, mut text) = (Vec::new(), Vec::new());
-    for bit in encoded.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)) {
-        bits.push(bit);
-        if let Some(octet) = SYMBOLS.get(&bits) {
-            text.push(*octet);
-            bits.clear();
-        }
-    }
-    (bits.len() < 8 && bits.iter().all(|bit| *bit)).then_some(text)
 }

@@ -2,14 +2,13 @@
 //! are many and mostly idle, so that what they read with is their worker thread's, and one holds only what h2 has no room for and
 //! the beginning of a header block; h2 can do nothing with it before the rest has come.
 
-use super::memo::Memo;
 use super::plain_literals::{Appended, WAITED_FOR, append_plainly};
+use crate::memo::Memo;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Duration;
 use tokio::io::ReadBuf;
 
 /// The most that is read at a time, in bytes.
@@ -18,13 +17,11 @@ const AT_A_TIME: usize = 8 * 1024;
 /// As much is read also where h2 has less room. Not more, since what has been read is decoded before anybody asks what it has grown to.
 const AT_LEAST: usize = 2 * 1024;
 
-/// How long a value may go unused before it is forgotten; up to twice that.
-const FORGET: Duration = Duration::from_secs(60);
-
 /// What the client connections of a worker thread read with.
 #[derive(Default)]
 pub struct Intakes {
-    memo: RefCell<Memo>,
+    /// What values in Huffman code stand for.
+    memo: RefCell<Memo<Vec<u8>>>,
     /// To read into: what has begun and what comes. Allocated when it is first used.
     scratch: Cell<Box<[u8]>>,
     /// To write to, while no connection holds it.
@@ -32,16 +29,9 @@ pub struct Intakes {
 }
 
 impl Intakes {
-    /// Forgets credentials that nobody has sent for a minute or two. Without end.
-    pub async fn forget(&self) {
-        self.forget_after(FORGET).await;
-    }
-
-    async fn forget_after(&self, time: Duration) {
-        loop {
-            tokio::time::sleep(time).await;
-            self.memo.borrow_mut().forget_unused();
-        }
+    /// Forgets credentials that nobody has sent since this was last done.
+    pub fn forget_unused(&self) {
+        self.memo.borrow_mut().forget_unused();
     }
 }
 
@@ -158,6 +148,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::future::poll_fn;
+    use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
     use tokio::time::Instant;
@@ -349,7 +340,7 @@ mod tests {
         };
         for (cut, room) in [(4096, 8192), (8192, 8192), (16_384, 3000), (100, 8192), (1, 500)] {
             let mut intake = Intake::new(Rc::default());
-            let (mut got, mut scanner) = (Vec::new(), super::super::frames::FrameScanner::new(0, 0));
+            let (mut got, mut scanner) = (Vec::new(), super::super::frames::FrameScanner::new(0));
             for mut piece in calls.chunks(cut) {
                 while !piece.is_empty() {
                     let next_frame = scanner.next_frame();
@@ -414,16 +405,8 @@ mod tests {
         let intakes = Intakes::default();
         append_plainly(&with_token(1), 0, &mut intakes.memo.borrow_mut(), &mut Vec::new());
         assert_eq!(intakes.memo.borrow().len(), 1);
-        let gone = async {
-            while intakes.memo.borrow().len() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        runtime().block_on(async {
-            tokio::select! {
-                () = intakes.forget_after(Duration::from_millis(2)) => {}
-                gone = tokio::time::timeout(Duration::from_secs(30), gone) => gone.unwrap(),
-            }
-        });
+        intakes.forget_unused();
+        intakes.forget_unused();
+        assert_eq!(intakes.memo.borrow().len(), 0);
     }
 }

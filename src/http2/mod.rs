@@ -1,19 +1,19 @@
-//! What both sides of a call share of HTTP/2: the socket with its frame tap, our own header rules, one direction's relay,
-//! and the windows. Knows neither who is client nor what a call means.
+//! What both sides of a call share of HTTP/2: the socket, our own header rules, one direction's relay, and the windows; what stands
+//! between a client's socket and h2; and header compression towards the upstream. Knows nothing of what a call means.
 
 mod allowance;
 mod authority;
+mod backlog;
 mod frames;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+pub mod hpack;
 mod huffman;
-mod inbox;
 mod intake;
 mod io;
 mod join;
-mod memo;
 mod outlet;
 mod plain_literals;
 mod relay;
@@ -23,13 +23,13 @@ mod tap;
 mod testing;
 mod timed_out;
 
-pub use allowance::Pause;
+pub use allowance::{Pause, after_everybody_else};
 pub use authority::{MalformedAuthority, authority};
 pub use headers::{HeaderLimits, Unacceptable, weight};
 pub use intake::Intakes;
 pub use io::Io;
 pub use outlet::{Outlet, Turn};
-pub use relay::{Broken, Relay, Relayed};
+pub use relay::{Broken, Relay, Relayed, Sink, Source};
 pub use standstill::Standstill;
 pub use tap::{FrameTap, TapState};
 pub use timed_out::TimedOut;
@@ -64,7 +64,3 @@ pub const DATA_FRAME_BUDGET: usize = 16 * 1024 * 1024;
 
 /// How many times our own header limit h2 is given, so that it is we who answer (with the right status) up to there.
 pub const HEADER_LIST_HEADROOM: usize = 4;
-
-/// Never less than this for an answer, in bytes: h2 ends the whole connection at four times its limit, and with it the calls
-/// of others; up to there an answer that is too large is its own call's loss alone.
-pub const HEADER_LIST_LEAST: usize = 1024 * 1024;

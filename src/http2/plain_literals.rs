@@ -3,8 +3,10 @@
 //! once, and there they would keep all that was read along with them. Whatever is not understood stays as it came; h2 judges it.
 
 use super::frames::{END_HEADERS, HEADER, HEADERS};
+use super::hpack::{Block, Text, append_integer};
+use super::huffman;
 use super::join::MOST;
-use super::memo::{self, Memo};
+use crate::memo::{self, Memo};
 use std::ops::RangeInclusive;
 
 /// Encoded lengths that are worth a look into the memo.
@@ -25,7 +27,7 @@ pub(super) struct Appended {
 }
 
 /// Appends `bytes` to `to`, as far as anything in them is rewritten. The first frame in them begins at `start`.
-pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &mut Vec<u8>) -> Appended {
+pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> Appended {
     let mut from = start;
     let mut done = Appended { up_to: 0, whole: bytes.len() };
     while let Some(left @ [_, ..]) = bytes.get(from..) {
@@ -51,7 +53,7 @@ pub(super) fn append_plainly(bytes: &[u8], start: usize, memo: &mut Memo, to: &m
 }
 
 /// Appends what comes `before` a frame of one whole header block, and the frame; or nothing, when it had better stay as it is.
-fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> bool {
+fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> bool {
     let start = to.len();
     let appended = append_rewritten(before, frame, flags, memo, to).is_some();
     if !appended {
@@ -61,20 +63,20 @@ fn append_frame(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mu
 }
 
 /// The same, but leaves behind what it has appended when there is nothing to append.
-fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to: &mut Vec<u8>) -> Option<()> {
-    let mut block = Block { frame, at: HEADER + if flags & PRIORITY == 0 { 0 } else { 5 } };
+fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo<Vec<u8>>, to: &mut Vec<u8>) -> Option<()> {
+    let mut block = Block::new(frame, HEADER + if flags & PRIORITY == 0 { 0 } else { 5 });
     let start = to.len() + before.len();
     let mut appended = 0;
-    while block.at < frame.len() {
-        let Some(value) = block.value()?.filter(|value| value.encoded && LONG.contains(&value.bytes.len())) else { continue };
+    while block.peek().is_some() {
+        let Some(value) = value(&mut block)?.filter(|value| value.encoded && LONG.contains(&value.bytes.len())) else { continue };
         if appended == 0 {
             to.extend_from_slice(before); // not sooner: many frames have nothing that is rewritten
         }
         to.extend_from_slice(frame.get(appended..value.at)?);
-        let plain = memo.decoded(value.bytes)?;
-        append_length(plain.len(), to);
+        let plain = memo.get(value.bytes, plain)?;
+        append_integer(0, 7, plain.len(), to);
         to.extend_from_slice(plain);
-        appended = block.at;
+        appended = block.at();
     }
     if appended == 0 {
         return None;
@@ -85,82 +87,27 @@ fn append_rewritten(before: &[u8], frame: &[u8], flags: u8, memo: &mut Memo, to:
     to.get_mut(start..)?.first_chunk_mut::<3>().map(|place| *place = [l0, l1, l2]).filter(|()| length <= MOST)
 }
 
-/// The length of a string in plain (RFC 7541 §5.1 and §5.2).
-fn append_length(length: usize, to: &mut Vec<u8>) {
-    let Some(mut rest) = length.checked_sub(0x7f) else { return to.push(length as u8) };
-    to.push(0x7f);
-    while rest >= 0x80 {
-        to.push(0x80 | rest as u8);
-        rest >>= 7;
-    }
-    to.push(rest as u8);
+fn plain(encoded: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(encoded.len() * 8 / 5); // no code is shorter than five bits
+    huffman::decode(encoded, &mut plain).then_some(plain)
 }
 
-/// Walks the fields of a header block (RFC 7541 §6). `None` wherever it is malformed.
-struct Block<'a> {
-    /// To its end.
-    frame: &'a [u8],
-    at: usize,
+/// The value of the next field, if it is written out and goes into no table (RFC 7541 §6). `None` where the block is malformed.
+fn value<'a>(block: &mut Block<'a>) -> Option<Option<Text<'a>>> {
+    match block.peek()? {
+        0x80.. => block.integer(7).map(|_| None),  // indexed
+        0x40.. => literal(block, 6).map(|_| None), // goes into the table
+        0x20.. => block.integer(5).map(|_| None),  // the table's size
+        _ => literal(block, 4).map(Some),
+    }
 }
 
-struct Text<'a> {
-    /// Where its length is.
-    at: usize,
-    /// In Huffman code.
-    encoded: bool,
-    bytes: &'a [u8],
-}
-
-impl<'a> Block<'a> {
-    /// The value of the next field, if it is written out and goes into no table.
-    fn value(&mut self) -> Option<Option<Text<'a>>> {
-        match *self.frame.get(self.at)? {
-            0x80.. => self.integer(7).map(|_| None), // indexed
-            0x40.. => self.literal(6).map(|_| None), // goes into the table
-            0x20.. => self.integer(5).map(|_| None), // the table's size
-            _ => self.literal(4).map(Some),
-        }
+/// The value of a field whose name's index has a prefix of so many bits; 0: the name is written out as well.
+fn literal<'a>(block: &mut Block<'a>, prefix: u32) -> Option<Text<'a>> {
+    if block.integer(prefix)? == 0 {
+        block.text()?;
     }
-
-    /// The value of a field whose name's index has a prefix of so many bits; 0: the name is written out as well.
-    fn literal(&mut self, prefix: u32) -> Option<Text<'a>> {
-        if self.integer(prefix)? == 0 {
-            self.text()?;
-        }
-        self.text()
-    }
-
-    fn text(&mut self) -> Option<Text<'a>> {
-        let at = self.at;
-        let encoded = self.frame.get(at)? & 0x80 != 0;
-        let length = self.integer(7)?;
-        let bytes = self.frame.get(self.at..)?.get(..length)?;
-        self.at += length;
-        Some(Text { at, encoded, bytes })
-    }
-
-    /// An integer with a prefix of so many bits. No longer than h2 takes them.
-    fn integer(&mut self, prefix: u32) -> Option<usize> {
-        let mask = (1 << prefix) - 1;
-        let mut value = usize::from(self.octet()?) & mask;
-        if value < mask {
-            return Some(value);
-        }
-        for shift in [0, 7, 14, 21] {
-            let octet = usize::from(self.octet()?);
-            value += (octet & 0x7f) << shift;
-            if octet & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn octet(&mut self) -> Option<u8> {
-        let octet = *self.frame.get(self.at)?;
-        self.at += 1;
-        Some(octet)
-    }
+    block.text()
 }
 
 #[cfg(test)]

@@ -5,18 +5,17 @@
 use super::Standstill;
 use super::allowance::{Allowance, Pause};
 use super::frames::FrameScanner;
-use super::inbox::Inbox;
 use super::intake::{Intake, Intakes};
 use super::io::Io;
 use super::join::join;
 use super::outlet::Outlet;
 use super::timed_out::TimedOut;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -25,7 +24,6 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug, Default)]
 pub struct TapState {
     settings_seen: Cell<bool>,
-    going_away: Cell<bool>,
     timed_out: Cell<Option<TimedOut>>,
     flood: Cell<bool>,
     outlet: Rc<Outlet>,
@@ -33,57 +31,9 @@ pub struct TapState {
     allowance: Cell<Allowance>,
     /// What that is each time.
     part: Allowance,
-    /// Something has come since this was last asked.
-    heard: Cell<bool>,
-    /// HEADERS or DATA has come since this was last asked.
-    message: Cell<bool>,
-    /// Bytes the socket has taken.
-    written: Cell<u64>,
-    /// Streams with a header block larger on the wire than any acceptable one.
-    oversized: RefCell<Vec<u32>>,
-    /// Who waits for the first SETTINGS.
-    waiting: RefCell<Option<Waker>>,
 }
 
 impl TapState {
-    /// Ready once the peer's first SETTINGS frame has come whole: only then is a connection up.
-    pub fn poll_settings(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.settings_seen.get() {
-            return Poll::Ready(());
-        }
-        *self.waiting.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// Whether the peer has sent GOAWAY: no new stream may be opened.
-    pub fn going_away(&self) -> bool {
-        self.going_away.get()
-    }
-
-    /// Whether a header block of this stream was larger on the wire than any acceptable one. h2 drops what exceeds its
-    /// limit from trailers without a word, so what it hands over proves nothing.
-    pub fn take_oversized(&self, stream: u32) -> bool {
-        let mut oversized = self.oversized.borrow_mut();
-        let before = oversized.len();
-        oversized.retain(|noted| *noted != stream);
-        oversized.len() < before
-    }
-
-    /// Whether anything has come since this was last asked.
-    pub fn take_heard(&self) -> bool {
-        self.heard.replace(false)
-    }
-
-    /// Whether HEADERS or DATA has come since this was last asked: what gRPC servers count PINGs by.
-    pub fn take_message(&self) -> bool {
-        self.message.replace(false)
-    }
-
-    /// Bytes the socket has taken so far.
-    pub fn written(&self) -> u64 {
-        self.written.get()
-    }
-
     /// Whether the socket takes what is written to it.
     pub fn outlet(&self) -> &Rc<Outlet> {
         &self.outlet
@@ -125,27 +75,12 @@ const FLOOD_TIME: Duration = Duration::from_secs(1);
 /// Bytes sent by us for which a client may send one such frame.
 const BYTES_A_FRAME: u64 = 1024;
 
-/// Streams noted at a time.
-const MOST_OVERSIZED: usize = 1024;
-
-/// What has come and h2 has not yet taken.
-#[derive(Debug)]
-enum Inlet {
-    Client(Intake),
-    Upstream(Inbox),
-}
-
-impl Default for Inlet {
-    fn default() -> Inlet {
-        Inlet::Upstream(Inbox::default())
-    }
-}
-
 /// A socket whose inbound frames are watched.
 #[derive(Debug)]
 pub struct FrameTap {
     io: Io,
-    inlet: Inlet,
+    /// `None` while it is read from.
+    intake: Option<Intake>,
     scanner: FrameScanner,
     state: Rc<TapState>,
     /// How long a header block may stay unfinished.
@@ -155,9 +90,8 @@ pub struct FrameTap {
     standstill: Standstill,
     /// Grows with all the socket takes: its bytes, and each flush that came to its end.
     moved: u64,
-    /// When frames that carry no call, and what they are weighed against, were last counted from zero; `None`: they are
-    /// not counted.
-    flood_since: Option<(Instant, u64)>,
+    /// When frames that carry no call, and what they are weighed against, were last counted from zero.
+    flood_since: (Instant, u64),
 }
 
 impl FrameTap {
@@ -170,33 +104,19 @@ impl FrameTap {
         header_block: Duration,
         stalled: Duration,
     ) -> (FrameTap, Rc<TapState>) {
-        // Oversized requests are answered from what h2 hands over, and requests have no trailers worth a status.
-        let (scanner, inlet) = (FrameScanner::new(24, usize::MAX), Inlet::Client(Intake::new(intakes)));
-        let (mut tap, state) = FrameTap::new(io, scanner, inlet, Allowance::OF_A_CLIENT, header_block, stalled);
-        tap.timer = Some(Box::pin(tokio::time::sleep_until(handshake)));
-        tap.flood_since = Some((Instant::now(), 0));
-        (tap, state)
-    }
-
-    /// A connection made to a server; who connects watches the time until its first SETTINGS. Header blocks of more than
-    /// `header_bytes` on the wire are noted. It may take nothing for `stalled`.
-    pub fn connected(io: Io, header_block: Duration, header_bytes: usize, stalled: Duration) -> (FrameTap, Rc<TapState>) {
-        let (scanner, inlet) = (FrameScanner::new(0, header_bytes), Inlet::Upstream(Inbox::default()));
-        FrameTap::new(io, scanner, inlet, Allowance::OF_AN_UPSTREAM, header_block, stalled)
-    }
-
-    fn new(
-        io: Io,
-        scanner: FrameScanner,
-        inlet: Inlet,
-        part: Allowance,
-        header_block: Duration,
-        stalled: Duration,
-    ) -> (FrameTap, Rc<TapState>) {
+        let part = Allowance::OF_A_CLIENT;
         let state = Rc::new(TapState { allowance: Cell::new(part), part, ..TapState::default() });
-        let standstill = Standstill::new(stalled);
-        let state_too = state.clone();
-        let tap = FrameTap { io, inlet, scanner, state: state_too, header_block, timer: None, standstill, moved: 0, flood_since: None };
+        let tap = FrameTap {
+            io,
+            intake: Some(Intake::new(intakes)),
+            scanner: FrameScanner::new(24),
+            state: state.clone(),
+            header_block,
+            timer: Some(Box::pin(tokio::time::sleep_until(handshake))),
+            standstill: Standstill::new(stalled),
+            moved: 0,
+            flood_since: (Instant::now(), 0),
+        };
         (tap, state)
     }
 
@@ -204,25 +124,8 @@ impl FrameTap {
         self.scanner.advance(bytes);
         let heads = std::mem::take(&mut self.scanner.header_bytes);
         self.state.allowance.set(self.state.allowance.get().less(bytes.len(), heads));
-        self.state.heard.set(true);
-        if std::mem::take(&mut self.scanner.message) {
-            self.state.message.set(true);
-        }
-        for stream in self.scanner.oversized.drain(..) {
-            let mut oversized = self.state.oversized.borrow_mut();
-            // Calls take theirs when they end; a peer that sends more than that to streams nobody reads is not counted.
-            if oversized.len() < MOST_OVERSIZED && !oversized.contains(&stream) {
-                oversized.push(stream);
-            }
-        }
-        if self.scanner.going_away {
-            self.state.going_away.set(true);
-        }
         if self.scanner.settings_seen && !self.state.settings_seen.replace(true) {
             self.timer = None;
-            if let Some(waker) = self.state.waiting.borrow_mut().take() {
-                waker.wake();
-            }
         }
         if !self.scanner.settings_seen {
             return; // the handshake's own timer runs, and covers blocks sent before SETTINGS
@@ -239,14 +142,14 @@ impl FrameTap {
 
     /// The clock is read once in so many frames that carry no call.
     fn look_for_flood(&mut self) {
-        let Some((since, moved)) = self.flood_since else { return };
+        let (since, moved) = self.flood_since;
         let accounted = (self.moved - moved) / BYTES_A_FRAME;
         if u64::from(self.scanner.idle_frames) < u64::from(FLOOD) + accounted {
             return;
         }
         let now = Instant::now();
         self.state.flood.set(now - since < FLOOD_TIME);
-        self.flood_since = Some((now, self.moved));
+        self.flood_since = (now, self.moved);
         self.scanner.idle_frames = 0;
     }
 
@@ -287,7 +190,7 @@ impl FrameTap {
         !self.state.flood.get() && self.state.pause().is_none()
     }
 
-    fn read_from_client(&mut self, cx: &mut Context<'_>, intake: &mut Intake, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn read_through(&mut self, cx: &mut Context<'_>, intake: &mut Intake, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.may_read() {
             if !intake.is_empty() {
                 intake.give(buf);
@@ -307,18 +210,6 @@ impl FrameTap {
         Poll::Pending
     }
 
-    fn read_from_upstream(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.may_read() {
-            return Poll::Pending;
-        }
-        let read = match inbox.is_empty() {
-            true => inbox.fill(|room| self.read(cx, room)),
-            false => Poll::Ready(Ok(())),
-        };
-        inbox.give(buf);
-        read
-    }
-
     /// What came of giving the socket something, which may take its time but not for ever.
     fn written<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>, bytes: impl Fn(&T) -> usize) -> Poll<io::Result<T>> {
         self.state.outlet.tried(&given);
@@ -332,7 +223,6 @@ impl FrameTap {
             },
             Poll::Ready(Ok(taken)) => {
                 let bytes = bytes(&taken) as u64;
-                self.state.written.set(self.state.written.get() + bytes);
                 self.moved += bytes.max(1);
                 Poll::Ready(Ok(taken))
             }
@@ -343,12 +233,9 @@ impl FrameTap {
 
 impl AsyncRead for FrameTap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut inlet = std::mem::take(&mut self.inlet);
-        let read = match &mut inlet {
-            Inlet::Client(intake) => self.read_from_client(cx, intake, buf),
-            Inlet::Upstream(inbox) => self.read_from_upstream(cx, inbox, buf),
-        };
-        self.inlet = inlet;
+        let Some(mut intake) = self.intake.take() else { return Poll::Pending };
+        let read = self.read_through(cx, &mut intake, buf);
+        self.intake = Some(intake);
         read
     }
 }

@@ -1,6 +1,8 @@
 //! What the tests and fuzz targets of this room write by hand.
 
 use super::huffman::{CODES, LENGTHS, SYMBOLS};
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// In Huffman code.
 #[cfg(test)]
@@ -17,6 +19,37 @@ pub(super) fn code(symbol: u16) -> Vec<bool> {
     let place = SYMBOLS.iter().position(|other| *other == symbol).expect("all are there") as u32;
     let code = codes.first + place - u32::from(codes.at);
     (0..length).rev().map(|bit| code >> bit & 1 == 1).collect()
+}
+
+/// An integer of a header block with a prefix of so many bits, and what comes after it.
+pub(super) fn integer(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
+    let (first, mut rest) = bytes.split_first()?;
+    let most = (1 << prefix) - 1;
+    let mut value = usize::from(*first) & most;
+    for place in 0..if value < most { 0 } else { 5 } {
+        let (octet, more) = rest.split_first().filter(|_| place < 4)?;
+        value += usize::from(octet & 0x7f) << (7 * place);
+        rest = more;
+        if octet & 0x80 == 0 {
+            break;
+        }
+    }
+    Some((value, rest))
+}
+
+/// What is in Huffman code, bit by bit.
+pub(super) fn decoded(encoded: &[u8]) -> Option<Vec<u8>> {
+    static SYMBOLS: LazyLock<HashMap<Vec<bool>, u8>> =
+        LazyLock::new(|| (0..=u8::MAX).map(|octet| (code(u16::from(octet)), octet)).collect());
+    let (mut bits, mut text) = (Vec::new(), Vec::new());
+    for bit in encoded.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)) {
+        bits.push(bit);
+        if let Some(octet) = SYMBOLS.get(&bits) {
+            text.push(*octet);
+            bits.clear();
+        }
+    }
+    (bits.len() < 8 && bits.iter().all(|bit| *bit)).then_some(text)
 }
 
 /// A string of a header block, as it is or in Huffman code.

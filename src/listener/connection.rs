@@ -6,7 +6,7 @@ use super::lifetime::{Activity, Farewell};
 use super::worker::Worker;
 use crate::http2::{
     CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, Io, Pause, SEND_BUFFER, TapState,
-    TimedOut, weight,
+    TimedOut, after_everybody_else, weight,
 };
 use crate::proxy::{self, Ending};
 use crate::telemetry::{Limit, Metrics};
@@ -243,9 +243,9 @@ async fn accept(connection: &mut Secured, visit: &Visit<'_>) -> Option<Result<In
             visit.tap.outlet().settle();
             match visit.tap.pause().filter(|_| accepted.is_pending()) {
                 Some(Pause::Heads) if visit.heads_begun.get() < MOST_BEGUN => visit.tap.read_more_heads(),
-                Some(pause) => {
+                Some(_) => {
                     others_first = true;
-                    pause.until_others_have_had_their_turn(cx);
+                    after_everybody_else(cx);
                     return accepted;
                 }
                 None => return accepted,

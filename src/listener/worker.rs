@@ -5,6 +5,7 @@ use super::connection;
 use crate::bell::Bell;
 use crate::http2::Intakes;
 use crate::listener::Door;
+use crate::memo::FORGET;
 use crate::proxy::Proxy;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
@@ -88,8 +89,7 @@ async fn run(make: impl Fn() -> Worker, mut incoming: mpsc::UnboundedReceiver<(T
     let worker = Rc::new(make());
     let (proxy, bell) = (worker.proxy.clone(), worker.bell.clone());
     tokio::task::spawn_local(async move { proxy.bell.follow(&bell).await });
-    let intakes = worker.intakes.clone();
-    tokio::task::spawn_local(async move { intakes.forget().await });
+    tokio::task::spawn_local(forget(worker.intakes.clone(), worker.proxy.clone()));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -108,6 +108,15 @@ async fn run(make: impl Fn() -> Worker, mut incoming: mpsc::UnboundedReceiver<(T
         }
     }
     while connections.join_next().await.is_some() {}
+}
+
+/// Forgets credentials that nobody has sent for a minute or two. Without end.
+async fn forget(intakes: Rc<Intakes>, proxy: Rc<Proxy>) {
+    loop {
+        tokio::time::sleep(FORGET).await;
+        intakes.forget_unused();
+        proxy.digests.forget_unused();
+    }
 }
 
 /// Counts one connection for as long as it lives.

@@ -5,10 +5,9 @@
 //! hold is bounded by its share of calls times the window of each. All further calls go where a window bounds them together.
 
 use super::connect::Unreachable;
-use super::packed_head::PackedHead;
 use super::pool::Pool;
+use super::request_head::EncodedHead;
 use crate::http2::Outlet;
-use http::Request;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -23,7 +22,7 @@ const MOST_HELD: usize = 9 * 1024 * 1024 / 4;
 /// The part of it that may be used to make calls again: the rest is for those that could not be made without.
 const MOST_KEPT: usize = 1024 * 1024;
 
-/// What a packed head costs beyond its texts, in bytes.
+/// What a head costs beyond its bytes.
 const EACH: usize = 128;
 
 /// One client connection, as its calls see it.
@@ -34,7 +33,7 @@ pub struct ClientConnection {
     shared: Cell<u32>,
     /// Made when first needed, and anew when a reload has changed how the upstream is reached.
     own: RefCell<Option<Rc<Pool>>>,
-    /// Bytes of packed heads.
+    /// Bytes of heads that are counted.
     held: Cell<usize>,
     /// Calls that wait only until the heads before theirs are written.
     crowd: Cell<u32>,
@@ -46,8 +45,8 @@ impl ClientConnection {
         Rc::new(ClientConnection { outlet, shared: Cell::new(0), own: RefCell::default(), held: Cell::new(0), crowd: Cell::new(0) })
     }
 
-    /// Whether some of its calls wait only until the heads before theirs are written. They are as they came, bounded by nothing but how
-    /// much is read at a time; so nothing more is read until they have gone, which takes a moment.
+    /// Whether some of its calls wait only until the heads before theirs are written. Nothing bounds them but how much is read at a
+    /// time; so nothing more is read until they have gone, which takes a moment.
     pub fn has_a_crowd(&self) -> bool {
         self.crowd.get() > 0
     }
@@ -66,89 +65,70 @@ impl ClientConnection {
     }
 }
 
-/// A packed head, counted among those of its client connection.
+/// The head of a call, counted among those of its client connection from when it is kept or has to wait.
 pub(super) struct HeldHead {
     client: Rc<ClientConnection>,
-    head: PackedHead,
-    bytes: usize,
+    block: Vec<u8>,
+    counted: Cell<bool>,
 }
 
 impl HeldHead {
-    /// Of a call that may have to be made again; `None` when too many are kept.
-    pub(super) fn kept(client: &Rc<ClientConnection>, head: &Request<()>) -> Option<Rc<HeldHead>> {
-        HeldHead::within(MOST_KEPT, client, head)
+    pub(super) fn new(client: &Rc<ClientConnection>, EncodedHead(block): EncodedHead) -> Rc<HeldHead> {
+        Rc::new(HeldHead { client: client.clone(), block, counted: Cell::new(false) })
     }
 
-    fn within(most: usize, client: &Rc<ClientConnection>, head: &Request<()>) -> Option<Rc<HeldHead>> {
-        let size = PackedHead::size(head);
-        let bytes = EACH + size;
-        let held = client.held.get() + bytes;
-        (held <= most).then(|| {
-            client.held.set(held);
-            Rc::new(HeldHead { client: client.clone(), head: PackedHead::of(head, size), bytes })
-        })
+    /// As it goes to the upstream.
+    pub(super) fn block(&self) -> &[u8] {
+        &self.block
     }
 
-    /// The head as it was.
-    pub(super) fn unpack(&self) -> Box<Request<()>> {
-        self.head.unpack()
+    pub(super) fn client(&self) -> &Rc<ClientConnection> {
+        &self.client
     }
-}
 
-impl Drop for HeldHead {
-    fn drop(&mut self) {
-        self.client.held.set(self.client.held.get() - self.bytes);
-    }
-}
-
-/// The head of a call on its way to a connection.
-pub(super) struct Outgoing {
-    pub(super) client: Rc<ClientConnection>,
-    head: Head,
-}
-
-enum Head {
-    /// As it came, and what is kept of it.
-    Loose(Box<Request<()>>, Option<Rc<HeldHead>>),
-    /// It has had to wait.
-    Packed(Rc<HeldHead>),
-}
-
-impl Outgoing {
-    /// `kept`: a copy that there is already.
-    pub(super) fn new(client: Rc<ClientConnection>, request: Box<Request<()>>, kept: Option<Rc<HeldHead>>) -> Outgoing {
-        Outgoing { client, head: Head::Loose(request, kept) }
+    /// Whether it may be kept, to make the call again: not when too many are.
+    pub(super) fn keep(&self) -> bool {
+        self.count(MOST_KEPT)
     }
 
     /// It waits for what may take its time. What there is no room for is as little served as with no upstream at all.
-    pub(super) fn wait(&mut self) -> Result<(), Unreachable> {
-        if let Head::Loose(request, kept) = &mut self.head {
-            let held = kept.take().or_else(|| HeldHead::within(MOST_HELD, &self.client, request));
-            self.head =
-                Head::Packed(held.ok_or_else(|| Unreachable("too many calls of one client connection wait for it already".into()))?);
+    pub(super) fn wait(&self) -> Result<(), Unreachable> {
+        let room = self.count(MOST_HELD);
+        if room { Ok(()) } else { Err(Unreachable("too many calls of one client connection wait for it already".into())) }
+    }
+
+    fn count(&self, most: usize) -> bool {
+        let held = self.client.held.get() + self.bytes();
+        if !self.counted.get() && held <= most {
+            self.client.held.set(held);
+            self.counted.set(true);
         }
-        Ok(())
+        self.counted.get()
+    }
+
+    fn bytes(&self) -> usize {
+        EACH + self.block.capacity()
     }
 
     /// It waits only until the heads before it are written, for as long as the result lives.
     pub(super) fn in_a_crowd(&self) -> InACrowd<'_> {
-        let crowd = matches!(self.head, Head::Loose(..)).then_some(&self.client.crowd);
+        let crowd = (!self.counted.get()).then_some(&self.client.crowd);
         if let Some(crowd) = crowd {
             crowd.set(crowd.get() + 1);
         }
         InACrowd(crowd)
     }
+}
 
-    /// Its turn has come.
-    pub(super) fn request(self) -> Box<Request<()>> {
-        match self.head {
-            Head::Loose(request, _) => request,
-            Head::Packed(held) => held.unpack(),
+impl Drop for HeldHead {
+    fn drop(&mut self) {
+        if self.counted.get() {
+            self.client.held.set(self.client.held.get() - self.bytes());
         }
     }
 }
 
-/// One of those that wait until the heads before theirs are written; packed heads are bounded otherwise, and are not counted.
+/// One of those that wait until the heads before theirs are written; heads that are counted are bounded otherwise.
 pub(super) struct InACrowd<'a>(Option<&'a Cell<u32>>);
 
 impl Drop for InACrowd<'_> {
@@ -187,60 +167,52 @@ mod tests {
         ClientConnection::new(Rc::default())
     }
 
-    /// A head that holds about so many bytes.
-    fn head(bytes: usize) -> Box<Request<()>> {
-        Box::new(Request::post("http://a/b/c").header("x", "y".repeat(bytes)).body(()).unwrap())
+    fn heads(client: &Rc<ClientConnection>, bytes: usize) -> Vec<Rc<HeldHead>> {
+        (0..1000).map(|_| HeldHead::new(client, EncodedHead(vec![0; bytes]))).collect()
     }
 
     #[test]
     fn heads_that_wait_and_heads_that_are_kept_share_one_bound_and_give_it_back() {
         const BYTES: usize = 16_000;
         let client = client();
-        let kept: Vec<_> = (0..1000).map_while(|_| HeldHead::kept(&client, &head(BYTES))).collect();
-        assert_eq!(kept.len(), (1 << 20) / BYTES - 1);
-        let mut waiting = Vec::new();
-        let refused = (0..1000).find_map(|_| {
-            waiting.push(Outgoing::new(client.clone(), head(BYTES), None));
-            waiting.last_mut().unwrap().wait().err()
-        });
-        assert!(refused.is_some() && client.held.get() <= MOST_HELD && MOST_HELD - client.held.get() < 2 * BYTES);
+        let (kept, waiting) = (heads(&client, BYTES), heads(&client, BYTES));
+        assert_eq!(client.held.get(), 0, "what has not had to wait is not counted");
+        assert_eq!(kept.iter().filter(|head| head.keep()).count(), (1 << 20) / (BYTES + EACH));
+        let taken = waiting.iter().filter(|head| head.wait().is_ok()).count();
+        assert!(taken < 1000 && client.held.get() <= MOST_HELD && MOST_HELD - client.held.get() < 2 * BYTES);
         drop(kept);
-        assert!(waiting.last_mut().unwrap().wait().is_ok(), "there is room again");
+        assert!(waiting.last().unwrap().wait().is_ok(), "there is room again");
         drop(waiting);
         assert_eq!(client.held.get(), 0);
     }
 
     #[test]
     fn a_thousand_common_heads_may_wait() {
-        let client = client();
-        let mut calls: Vec<_> = (0..1000).map(|_| Outgoing::new(client.clone(), head(2200), None)).collect();
-        assert!(calls.iter_mut().all(|call| call.wait().is_ok()));
+        assert!(heads(&client(), 2200).iter().all(|head| head.wait().is_ok()));
     }
 
     #[test]
     fn what_is_kept_of_a_call_is_what_waits() {
         let client = client();
-        let kept = HeldHead::kept(&client, &head(100));
+        let heads = heads(&client, 100);
+        assert!(heads[0].keep());
         let held = client.held.get();
-        let mut call = Outgoing::new(client.clone(), head(100), kept.clone());
-        assert!(call.wait().is_ok() && call.wait().is_ok());
+        assert!(heads[0].wait().is_ok() && heads[0].wait().is_ok());
         assert_eq!(client.held.get(), held);
-        drop(kept);
-        assert_eq!(client.held.get(), held);
-        assert_eq!(call.request().headers(), head(100).headers());
+        drop(heads);
         assert_eq!(client.held.get(), 0);
     }
 
     #[test]
-    fn a_crowd_is_of_calls_that_are_not_packed() {
+    fn a_crowd_is_of_calls_that_are_not_counted() {
         let client = client();
-        let mut call = Outgoing::new(client.clone(), head(100), None);
-        let in_a_crowd = call.in_a_crowd();
+        let head = HeldHead::new(&client, EncodedHead(vec![0; 100]));
+        let in_a_crowd = head.in_a_crowd();
         assert!(client.has_a_crowd());
         drop(in_a_crowd);
         assert!(!client.has_a_crowd());
-        call.wait().unwrap();
-        let _packed = call.in_a_crowd();
+        head.wait().unwrap();
+        let _counted = head.in_a_crowd();
         assert!(!client.has_a_crowd());
     }
 }

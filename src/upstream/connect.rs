@@ -2,19 +2,15 @@
 //! first SETTINGS frame has come, all within `connect_timeout`.
 
 use super::addresses::{Addresses, INTERVAL};
-use super::driver::Driver;
+use super::http2::{Connection, Driver, Requests};
 use crate::config::{Limits, Upstream, UpstreamAddress};
-use crate::http2::{
-    DATA_FRAME_BUDGET, FrameTap, HEADER_LIST_HEADROOM, HEADER_LIST_LEAST, Io, SEND_BUFFER, TapState, UPSTREAM_STREAM_WINDOW,
-};
-use bytes::Bytes;
-use h2::PingPong;
-use h2::client::SendRequest;
+use crate::http2::{Io, UPSTREAM_STREAM_WINDOW};
 use socket2::{SockRef, TcpKeepalive};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -41,10 +37,8 @@ pub struct Connector {
 
 /// A connection that is up; it has yet to be driven by a task.
 pub(super) struct Connected {
-    pub(super) sender: SendRequest<Bytes>,
+    pub(super) requests: Requests,
     pub(super) driver: Driver,
-    pub(super) pings: PingPong,
-    pub(super) tap: Rc<TapState>,
     /// The address it leads to; `None` for a Unix socket.
     pub(super) peer: Option<IpAddr>,
 }
@@ -116,35 +110,20 @@ impl Connector {
             | ErrorKind::UnexpectedEof => Failed::BeforeUse(error.to_string()),
             _ => Failed::ToConnect(error.to_string()),
         })?;
-        // A server that leaves a header block unfinished is cut off as a client would be.
-        let (io, tap) = FrameTap::connected(io, Duration::from_secs(10), self.header_bytes, self.stalled);
-        let limit = self.header_bytes.saturating_mul(HEADER_LIST_HEADROOM).max(HEADER_LIST_LEAST);
-        let handshake = h2::client::Builder::new()
-            .initial_window_size(UPSTREAM_STREAM_WINDOW)
-            .initial_connection_window_size(window)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))
-            .data_frame_budget(DATA_FRAME_BUDGET)
-            .enable_push(false)
-            .max_local_error_reset_streams(None)
-            .handshake(io)
-            .await;
-        let (sender, connection) = handshake.map_err(|error| Failed::BeforeUse(format!("HTTP/2 preface: {error}")))?;
-        let mut driver = Driver::new(connection, tap.clone());
-        // h2 returns before the peer's SETTINGS: drive the connection until they have come.
-        let settings = std::future::poll_fn(|cx| tap.poll_settings(cx));
+        let connection = Connection::new(window, UPSTREAM_STREAM_WINDOW, self.header_bytes);
+        let (mut driver, requests) = Driver::new(connection.clone(), io, self.stalled);
         tokio::select! {
             biased;
             ended = &mut driver => {
                 let cleartext = if self.tls.is_none() { " in cleartext" } else { "" };
-                let why = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
+                let why = ended.map_or_else(|why| why.to_string(), |()| "closed".to_owned());
                 let why = format!("it ended the connection before its first SETTINGS ({why}); does it speak HTTP/2{cleartext}?");
                 Err(Failed::BeforeUse(why))
             }
-            () = settings => Ok(()),
+            // Polled each time the connection has been driven.
+            () = poll_fn(|_| if connection.is_up() { Poll::Ready(()) } else { Poll::Pending }) => Ok(()),
         }?;
-        let pings = driver.ping_pong();
-        Ok(Connected { sender, driver, pings, tap, peer })
+        Ok(Connected { requests, driver, peer })
     }
 
     async fn dial(&self) -> io::Result<(Io, Option<IpAddr>)> {

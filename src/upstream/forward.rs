@@ -1,18 +1,18 @@
 //! One call's bytes to the upstream and back: the request head, both directions at once, the deadline, and whoever
 //! resets first. Ends with the upstream's own answer, or says why there was none; never answers by itself.
 
-use super::client_connection::Outgoing;
+use super::client_connection::HeldHead;
 use super::client_stream::ClientStream;
 use super::connect::Unreachable;
+use super::http2::{Failure, Lost, Stream};
 use super::pool::{Pool, Slot};
+use super::request_head::EncodedHead;
 use crate::authorization::Permit;
 use crate::grpc::{Code, GRPC_STATUS};
-use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable, weight};
+use crate::http2::{Broken, HeaderLimits, Relay, Relayed, Standstill, Unacceptable};
 use crate::telemetry::CallRecord;
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, SendStream};
-use http::{HeaderMap, Request, Response, StatusCode};
+use h2::Reason;
+use http::{HeaderMap, Response};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -80,15 +80,16 @@ const MOST_RETRIES: usize = 2;
 pub fn forward<'a>(
     _permit: Permit,
     passage: Passage<'a>,
-    mut request: Box<Request<()>>,
+    head: EncodedHead,
     client: &'a mut ClientStream,
 ) -> impl Future<Output = Result<Finished, Ended>> {
     async move {
         let sleep = pin!(passage.deadline.map(tokio::time::sleep_until));
         let mut timer = Timer(sleep.as_pin_mut());
-        client.keep(&request, passage.pool.kept.clone());
+        let mut head = HeldHead::new(&client.connection, head);
+        client.keep(&head, passage.pool.kept.clone());
         for _ in 0..MOST_RETRIES {
-            let failed = match attempt(&passage, request, client, &mut timer).await {
+            let failed = match attempt(&passage, head, client, &mut timer).await {
                 Ok(finished) => return Ok(finished),
                 Err(failed) => failed,
             };
@@ -98,10 +99,10 @@ pub fn forward<'a>(
             // The client may have kept what we have not: its library tries again by itself.
             let Some(same) = client.rewind() else { return Err(at_deadline(Ended::Reset(Reason::REFUSED_STREAM), passage.deadline)) };
             passage.record.upstream_retried();
-            request = same;
+            head = same;
         }
         client.forget();
-        attempt(&passage, request, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
+        attempt(&passage, head, client, &mut timer).await.map_err(|failed| at_deadline(failed.ended, passage.deadline))
     }
 }
 
@@ -122,14 +123,13 @@ impl From<Ended> for Failed {
 #[allow(clippy::manual_async_fn)] // as above
 fn attempt<'a>(
     passage: &'a Passage<'a>,
-    request: Box<Request<()>>,
+    head: Rc<HeldHead>,
     client: &'a mut ClientStream,
     timer: &'a mut Timer<'_>,
 ) -> impl Future<Output = Result<Finished, Failed>> {
     async move {
         let opened = {
-            let head = Outgoing::new(client.connection.clone(), request, client.kept.clone());
-            let mut opening = pin!(open(passage, head, client.upload.is_empty()));
+            let mut opening = pin!(open(passage, head, client.has_no_body()));
             poll_fn(|cx| match client.poll_gone(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(Ended::ClientGone.into())),
                 Poll::Pending => match opening.as_mut().poll(cx) {
@@ -139,7 +139,6 @@ fn attempt<'a>(
             })
             .await?
         };
-        client.upload.opening();
         let mut handed_over = HandedOver(None);
         let mut exchange = Exchange { passage, client, upstream: handed_over.0.insert(opened) };
         poll_fn(|cx| exchange.poll(cx, timer)).await
@@ -198,34 +197,23 @@ impl Drop for HandedOver {
 /// The upstream's side of one call. Dropping it before the answer is whole resets the stream with CANCEL at once: see
 /// [`UpstreamStream::let_go`].
 struct UpstreamStream {
-    /// `None` once END_STREAM was sent, or the upstream wants no more.
-    sink: Option<SendStream<Bytes>>,
+    stream: Stream,
+    /// There is more of the request to be sent, and the upstream may want it.
+    uploading: bool,
     answer: Answer,
     slot: Slot,
-    id: u32,
-    /// Bytes that the connection's socket had taken before the request was handed to h2.
-    written: u64,
 }
 
 impl UpstreamStream {
-    /// What an error on this stream means.
-    fn broken(&self, error: h2::Error) -> Failed {
-        let unseen = self.is_unseen(&error);
-        let ended = match error.reason() {
-            // h2 resets a stream whose head is over its own limit, and ends the connection when it is far over.
-            Some(_) if error.is_library() && self.slot.oversized(self.id) => Ended::Headers(Unacceptable::Bytes),
-            Some(reason) if error.is_reset() => Ended::Reset(reason),
-            _ if self.slot.stalled() => Ended::Stalled,
-            _ => Ended::Lost(error.to_string()),
+    /// What the loss of this stream means.
+    fn broken(&self, Failure { lost, unseen }: Failure) -> Failed {
+        let ended = match lost {
+            Lost::Reset(reason) => Ended::Reset(reason),
+            Lost::Oversized => Ended::Headers(Unacceptable::Bytes),
+            Lost::Connection(_) if self.slot.stalled() => Ended::Stalled,
+            Lost::Connection(why) => Ended::Lost(why.to_string()),
         };
         Failed { ended, unseen }
-    }
-
-    /// Whether the upstream has surely not seen the call: it says so (RFC 9113 §8.7: REFUSED_STREAM, or a GOAWAY whose last
-    /// stream is before this one; h2 gives the others no such error), or not a byte has left since.
-    fn is_unseen(&self, error: &h2::Error) -> bool {
-        let disowned = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
-        disowned || (!error.is_reset() && self.slot.written() == self.written)
     }
 }
 
@@ -237,7 +225,7 @@ impl UpstreamStream {
     fn let_go(self) {
         /// Well below the 100 ms within which an upstream learns of a cancellation.
         const UNSEEN: Duration = Duration::from_millis(25);
-        if matches!(self.answer, Answer::Awaited(_)) {
+        if matches!(self.answer, Answer::Awaited) {
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(UNSEEN).await;
                 drop(self);
@@ -246,16 +234,9 @@ impl UpstreamStream {
     }
 }
 
-impl Drop for UpstreamStream {
-    fn drop(&mut self) {
-        // However the call ended: notes nobody takes would crowd out those of later calls.
-        self.slot.oversized(self.id);
-    }
-}
-
 #[allow(clippy::large_enum_variant)] // one a call; a box would be an allocation of each
 enum Answer {
-    Awaited(ResponseFuture),
+    Awaited,
     /// It has come: a head that has not been passed on, or an error.
     Come,
     Begun {
@@ -268,7 +249,7 @@ impl Answer {
     /// Grows with everything that comes or goes.
     fn moved(&self) -> u64 {
         match self {
-            Answer::Awaited(_) | Answer::Come => 0,
+            Answer::Awaited | Answer::Come => 0,
             Answer::Begun { relay, .. } => 1 + relay.moved(),
         }
     }
@@ -276,26 +257,16 @@ impl Answer {
 
 /// Opens a stream. A connection that turns out dead before the request was handed to it is replaced: the upstream has
 /// surely not seen the call.
-async fn open(passage: &Passage<'_>, mut head: Outgoing, last: bool) -> Result<UpstreamStream, Failed> {
-    let (slot, mut sender) = loop {
-        let slot = passage.pool.slot(&mut head).await.map_err(Ended::Unreachable)?;
-        slot.open(&mut head).await.map_err(Ended::Unreachable)?;
-        let mut sender = slot.sender();
-        match poll_fn(|cx| sender.poll_ready(cx)).await {
-            Ok(()) => break (slot, sender),
-            Err(_) => slot.condemn(),
-        }
-    };
-    let request = head.request();
-    let (written, weight) = (slot.written(), weight(request.headers()));
-    let (response, sink) = sender.send_request(*request, last).map_err(|error| {
-        slot.condemn();
-        Failed { ended: Ended::Lost(error.to_string()), unseen: true }
-    })?;
-    slot.outlet().queued(weight);
-    passage.record.upstream_started();
-    let id = response.stream_id().as_u32();
-    Ok(UpstreamStream { sink: (!last).then_some(sink), answer: Answer::Awaited(response), slot, id, written })
+async fn open(passage: &Passage<'_>, head: Rc<HeldHead>, last: bool) -> Result<UpstreamStream, Failed> {
+    loop {
+        let slot = passage.pool.slot(&head).await.map_err(Ended::Unreachable)?;
+        let Some(stream) = slot.open(&head, last).await.map_err(Ended::Unreachable)? else {
+            slot.condemn();
+            continue;
+        };
+        passage.record.upstream_started();
+        return Ok(UpstreamStream { stream, uploading: !last, answer: Answer::Awaited, slot });
+    }
 }
 
 /// Both directions of one call at once.
@@ -322,8 +293,10 @@ impl Exchange<'_> {
 
     /// Client to upstream. An upstream that wants no more may still answer: only its answer ends the call.
     fn upload(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let Some(sink) = self.upstream.sink.as_mut() else { return Ok(()) };
-        let Poll::Ready(relayed) = self.client.upload.poll(cx, sink, self.upstream.slot.outlet()) else { return Ok(()) };
+        if !self.upstream.uploading {
+            return Ok(());
+        }
+        let Poll::Ready(relayed) = self.client.poll_upload(cx, &mut self.upstream.stream) else { return Ok(()) };
         match relayed {
             Ok(Relayed::Ended) | Err(Broken::Sink) => {}
             Ok(Relayed::Trailers(mut trailers)) => {
@@ -331,41 +304,38 @@ impl Exchange<'_> {
                     return Err(Ended::ClientMalformed);
                 }
                 (self.passage.scrub)(&mut trailers);
-                // An error means the stream is gone, and the answer will say why.
-                let _ = sink.send_trailers(trailers);
+                if !self.upstream.stream.send_trailers(&trailers) {
+                    return Err(Ended::Lost("it takes nothing, and the trailers of requests do not wait for it".to_owned()));
+                }
             }
             Err(Broken::Source(_)) => return Err(Ended::ClientGone),
             Err(Broken::Stalled) => return Err(Ended::Stalled),
         }
-        self.upstream.sink = None;
+        self.upstream.uploading = false;
         Ok(())
     }
 
     /// Upstream to client.
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Failed>> {
-        if let Answer::Awaited(response) = &mut self.upstream.answer {
-            let head = ready!(Pin::new(response).poll(cx));
+        if let Answer::Awaited = self.upstream.answer {
+            let head = ready!(self.upstream.stream.poll_head(cx));
             self.upstream.answer = Answer::Come;
-            let head = head.map_err(|error| self.upstream.broken(error))?;
+            let head = head.map_err(|failure| self.upstream.broken(failure))?;
             self.client.forget(); // who has answered has seen the call: it is never made again
             self.passage.limits.examine_response(&head).map_err(Ended::Headers)?;
-            let (head, body) = head.into_parts();
-            let relay = Relay::new(body, self.client.stalled);
-            let (code, last) = (code_of_head(head.status, &head.headers), relay.is_empty());
-            let code = unless_at_deadline(code, self.passage.deadline)?;
-            self.client.head(Response::from_parts(head, ()), last).map_err(|_| Ended::ClientGone)?;
+            let relay = Relay::new(self.client.stalled);
+            let last = relay.is_empty(&self.upstream.stream);
+            let code = unless_at_deadline(code_of_head(&head), self.passage.deadline)?;
+            self.client.head(head, last).map_err(|_| Ended::ClientGone)?;
             if last {
                 return Poll::Ready(Ok(Finished { code, bytes_out: 0 }));
             }
             self.upstream.answer = Answer::Begun { relay, code };
         }
         let Answer::Begun { relay, code } = &mut self.upstream.answer else { return Poll::Pending };
-        let relayed = ready!(self.client.download(|sink, outlet| relay.poll(cx, sink, outlet)));
+        let relayed = ready!(self.client.poll_download(cx, relay, &mut self.upstream.stream));
         let bytes_out = relay.bytes();
         match relayed {
-            Ok(Relayed::Ended | Relayed::Trailers(_)) if self.upstream.slot.oversized(self.upstream.id) => {
-                Poll::Ready(Err(Ended::Headers(Unacceptable::Bytes).into()))
-            }
             Ok(Relayed::Ended) => {
                 self.client.ended();
                 Poll::Ready(Ok(Finished { code: *code, bytes_out }))
@@ -377,7 +347,7 @@ impl Exchange<'_> {
                 self.client.trailers(trailers).map_err(|_| Ended::ClientGone)?;
                 Poll::Ready(Ok(Finished { code, bytes_out }))
             }
-            Err(Broken::Source(error)) => Poll::Ready(Err(self.upstream.broken(error))),
+            Err(Broken::Source(failure)) => Poll::Ready(Err(self.upstream.broken(failure))),
             Err(Broken::Sink) => Poll::Ready(Err(Ended::ClientGone.into())),
             Err(Broken::Stalled) => Poll::Ready(Err(Ended::ClientStalled.into())),
         }
@@ -386,8 +356,8 @@ impl Exchange<'_> {
 
 /// The code of an answer as far as its head tells: `grpc-status` of a trailers-only answer, else what the HTTP status
 /// means (http-grpc-status-mapping.md); trailers overrule it.
-fn code_of_head(status: StatusCode, headers: &HeaderMap) -> Code {
-    match (headers.get(&GRPC_STATUS), status.as_u16()) {
+fn code_of_head(head: &Response<()>) -> Code {
+    match (head.headers().get(&GRPC_STATUS), head.status().as_u16()) {
         (Some(status), _) => Code::from_header(status.as_bytes()),
         (None, 400) => Code::Internal,
         (None, 401) => Code::Unauthenticated,

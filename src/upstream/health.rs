@@ -2,14 +2,13 @@
 //! `grpc.health.v1.Health/Check` is asked now and then; or the connection alone.
 
 use super::connect::{Connected, Connector};
+use super::http2::{Failure, Requests};
+use super::own_call::OwnCall;
 use crate::config::UpstreamHealth;
-use crate::grpc::{Code, GRPC_STATUS, frame_text};
+use crate::grpc::{Code, frame_text};
 use crate::http2::OWN_CONNECTION_WINDOW;
 use crate::readiness::ReadinessGuard;
-use bytes::Bytes;
-use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Uri};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,14 +36,15 @@ pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: 
                 }
                 guard.not_ready(why.0.to_string());
             }
-            Ok(Connected { sender, driver, tap, peer, .. }) => {
+            Ok(Connected { requests, driver, peer }) => {
+                let connection = requests.connection().clone();
                 tokio::select! {
                     _ = driver => {}
                     // Not a word about it: the next connection tells how its new address does.
                     () = connector.left_by(peer) => continue,
-                    () = ask(sender, &scheme, &authority, &health, &guard, &mut was_ready) => {}
+                    () = ask(&requests, &scheme, &authority, &health, &guard, &mut was_ready) => {}
                 }
-                guard.not_ready(if tap.going_away() { "it sent GOAWAY" } else { "its connection ended" });
+                guard.not_ready(if connection.going_away() { "it sent GOAWAY" } else { "its connection ended" });
             }
         }
         tokio::time::sleep(RETRY).await;
@@ -53,7 +53,7 @@ pub async fn watch_health(connector: Arc<Connector>, scheme: Scheme, authority: 
 
 /// Asks over one connection until it fails.
 async fn ask(
-    sender: SendRequest<Bytes>,
+    requests: &Requests,
     scheme: &Scheme,
     authority: &Authority,
     health: &UpstreamHealth,
@@ -65,7 +65,7 @@ async fn ask(
         return std::future::pending().await;
     };
     loop {
-        let check = check(sender.clone(), scheme.clone(), authority.clone(), service);
+        let check = check(requests, scheme, authority, service);
         let pause = match tokio::time::timeout(TIMEOUT, check).await {
             Ok(Ok(Health::Serving)) => {
                 if !std::mem::replace(was_ready, true) {
@@ -94,36 +94,23 @@ enum Health {
     Not(String),
 }
 
-async fn check(mut sender: SendRequest<Bytes>, scheme: Scheme, authority: Authority, service: &str) -> Result<Health, h2::Error> {
+async fn check(requests: &Requests, scheme: &Scheme, authority: &Authority, service: &str) -> Result<Health, Failure> {
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
-    let mut request = Request::new(());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri.expect("scheme, authority and path make a URI");
-    request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
-    request.headers_mut().insert("te", http::HeaderValue::from_static("trailers"));
-    std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
-    let (response, mut body) = sender.send_request(request, false)?;
+    let mut call = OwnCall::begin(requests, scheme, authority, &path).await?;
     // HealthCheckRequest { service }
-    body.send_data(frame_text(service), true)?;
-    let (head, mut body) = response.await?.into_parts();
+    call.say(frame_text(service), true).await;
     let mut answer = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        body.flow_control().release_capacity(data.len())?;
+    while let Some(data) = call.next().await? {
         // The answer is seven bytes; whoever sends more is no health service.
         if answer.len() < 64 {
             answer.extend_from_slice(&data);
         }
     }
-    let trailers = body.trailers().await?;
-    Ok(verdict(&head.headers, trailers.as_ref(), &answer))
+    Ok(verdict(call.code().await?, &answer))
 }
 
 /// UNIMPLEMENTED counts as ready: most services have no health service, and this one answered.
-fn verdict(head: &HeaderMap, trailers: Option<&HeaderMap>, answer: &[u8]) -> Health {
-    let status = trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| head.get(&GRPC_STATUS));
-    let code = status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes()));
+fn verdict(code: Code, answer: &[u8]) -> Health {
     match (code, answer) {
         (Code::Unimplemented, _) => Health::Serving,
         // HealthCheckResponse { status: SERVING }
@@ -139,14 +126,11 @@ mod tests {
 
     #[test]
     fn unimplemented_is_ready_and_not_serving_is_not() {
-        let status = |code: &'static str| HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
-        let ready =
-            |head: &HeaderMap, trailers: Option<HeaderMap>, answer| matches!(verdict(head, trailers.as_ref(), answer), Health::Serving);
-        let none = HeaderMap::new();
-        assert!(ready(&status("12"), None, b""));
-        assert!(ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x01"));
-        assert!(!ready(&none, Some(status("0")), b"\0\0\0\0\x02\x08\x02"));
-        assert!(!ready(&none, Some(status("5")), b""));
-        assert!(!ready(&none, None, b""));
+        let ready = |code, answer| matches!(verdict(code, answer), Health::Serving);
+        assert!(ready(Code::Unimplemented, b""));
+        assert!(ready(Code::Ok, b"\0\0\0\0\x02\x08\x01"));
+        assert!(!ready(Code::Ok, b"\0\0\0\0\x02\x08\x02"));
+        assert!(!ready(Code::NotFound, b""));
+        assert!(!ready(Code::Unknown, b""));
     }
 }

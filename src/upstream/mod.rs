@@ -5,14 +5,18 @@ mod addresses;
 mod client_connection;
 mod client_stream;
 mod connect;
-mod driver;
 mod exposure;
 mod exposure_watch;
 mod forward;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
-mod packed_head;
+mod http2;
+mod own_call;
 mod pool;
 mod reflection;
+mod request_head;
 mod silence;
 mod tended;
 
@@ -23,3 +27,4 @@ pub use exposure_watch::watch_exposure;
 pub use forward::{Ended, Finished, Passage, forward};
 pub use health::watch_health;
 pub use pool::Pool;
+pub use request_head::{EncodedHead, RequestHead};

@@ -1,15 +1,13 @@
 //! The connections of one worker to the upstream: opened when first needed, shared by its calls, more of them when the
 //! upstream limits streams, replaced when they die. One attempt at a time, however many calls wait for it.
 
-use super::client_connection::{Outgoing, Share};
+use super::client_connection::{HeldHead, Share};
 use super::connect::{Connected, Connector, Unreachable};
+use super::http2::{Connection, Requests, Stream};
 use super::tended::{State, Tended};
-use crate::http2::{OWN_CONNECTION_WINDOW, Outlet, SHARED_CONNECTION_WINDOW, TimedOut};
+use crate::http2::{OWN_CONNECTION_WINDOW, SHARED_CONNECTION_WINDOW};
 use crate::telemetry::Metrics;
-use bytes::Bytes;
-use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -48,18 +46,18 @@ pub struct Pool {
 
 /// One connection that is up.
 pub(super) struct Live {
-    sender: SendRequest<Bytes>,
+    requests: Requests,
     state: Rc<State>,
     changed: Rc<Notify>,
 }
 
 impl Live {
     fn is_usable(&self) -> bool {
-        !self.state.dead.get() && !self.state.tap.going_away()
+        !self.state.dead.get() && !self.requests.connection().going_away()
     }
 
     fn has_room(&self) -> bool {
-        self.state.active.get() < self.sender.current_max_send_streams()
+        self.state.active.get() < self.requests.most_streams()
     }
 }
 
@@ -77,45 +75,29 @@ impl Slot {
         Slot { connection, _share: share }
     }
 
-    pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.connection.sender.clone()
+    fn http2(&self) -> &Connection {
+        self.connection.requests.connection()
     }
 
-    /// Towards the upstream.
-    pub(super) fn outlet(&self) -> &Outlet {
-        self.connection.state.tap.outlet()
-    }
-
-    /// Waits until the upstream takes what is written to it: heads that h2 queues are bounded by nothing.
-    pub(super) async fn open(&self, head: &mut Outgoing) -> Result<(), Unreachable> {
-        let outlet = self.outlet();
-        while !outlet.takes_heads() {
-            if outlet.is_blocked() {
+    /// Opens a stream for a call that is no more than its head when it is `last`. `None`: there will be none on this connection.
+    ///
+    /// Waits until the upstream takes what is written to it: nothing else bounds the heads that wait to be written.
+    pub(super) async fn open(&self, head: &HeldHead, last: bool) -> Result<Option<Stream>, Unreachable> {
+        while !self.http2().takes_heads() {
+            // A crowd is no reason to refuse: what it waits for is that the connection is driven.
+            let in_a_crowd = !self.http2().is_blocked();
+            if !in_a_crowd {
                 head.wait()?;
-                let mut turn = None;
-                poll_fn(|cx| outlet.poll_open(cx, &mut turn)).await;
-            } else {
-                // A crowd is no reason to refuse: what it waits for is that the connection is driven.
-                let _in_a_crowd = head.in_a_crowd();
-                outlet.driven().await;
             }
+            let _in_a_crowd = in_a_crowd.then(|| head.in_a_crowd());
+            self.http2().until_driven().await;
         }
-        Ok(())
-    }
-
-    /// Whether this stream's headers or trailers were too large for h2 to hand over whole.
-    pub(super) fn oversized(&self, stream: u32) -> bool {
-        self.connection.state.tap.take_oversized(stream)
-    }
-
-    /// Bytes its socket has taken so far.
-    pub(super) fn written(&self) -> u64 {
-        self.connection.state.tap.written()
+        Ok(self.connection.requests.open(head.block(), last))
     }
 
     /// Whether the connection ended because the upstream took nothing on it.
     pub(super) fn stalled(&self) -> bool {
-        self.connection.state.tap.timed_out() == Some(TimedOut::Stalled)
+        self.http2().stalled()
     }
 
     /// No further call is to use this connection.
@@ -168,9 +150,9 @@ impl Pool {
 
     /// A place for one call on a connection that is up and has room: one of these, or of the client's own. Calls
     /// wait here and not within h2, which ties a call to its connection and still sends one that ended while it waited.
-    pub(super) async fn slot(self: &Rc<Pool>, head: &mut Outgoing) -> Result<Slot, Unreachable> {
+    pub(super) async fn slot(self: &Rc<Pool>, head: &HeldHead) -> Result<Slot, Unreachable> {
         loop {
-            let (own, share) = head.client.place(self);
+            let (own, share) = head.client().place(self);
             let pool = own.as_ref().unwrap_or(self);
             if let Some(connection) = pool.free() {
                 return Ok(Slot::on(connection, share));
@@ -225,12 +207,12 @@ impl Pool {
     }
 
     fn add(self: &Rc<Pool>, connected: Connected) {
-        let Connected { sender, driver, pings, tap, peer } = connected;
-        let state = State::new(tap);
-        let live = Live { sender, state: state.clone(), changed: self.changed.clone() };
+        let Connected { requests, driver, peer } = connected;
+        let state = State::new(requests.connection().clone());
+        let live = Live { requests, state: state.clone(), changed: self.changed.clone() };
         self.live.borrow_mut().push(Rc::new(live));
         let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
-        let tended = Tended { state, driver, pings, peer, left: self.connector.left_by(peer), metrics, changed };
+        let tended = Tended { state, driver, peer, left: self.connector.left_by(peer), metrics, changed };
         let (pool, begun) = (Rc::downgrade(self), Instant::now());
         tokio::task::spawn_local(async move {
             let (state, why) = (tended.state.clone(), tended.tend().await);
@@ -265,9 +247,12 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::super::client_connection::ClientConnection;
+    use super::super::request_head::RequestHead;
     use super::*;
     use crate::config::{Limits, Position, Upstream, UpstreamAddress, UpstreamHealth};
-    use http::{Request, Response};
+    use http::uri::{Authority, PathAndQuery, Scheme};
+    use http::{HeaderMap, Response};
+    use std::future::poll_fn;
     use std::net::{IpAddr, Ipv4Addr};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
@@ -311,11 +296,13 @@ mod tests {
     }
 
     async fn slot(pool: &Rc<Pool>) -> Slot {
-        pool.slot(&mut call()).await.unwrap()
+        pool.slot(&call()).await.unwrap()
     }
 
-    fn call() -> Outgoing {
-        Outgoing::new(ClientConnection::new(Rc::default()), Box::default(), None)
+    fn call() -> Rc<HeldHead> {
+        let (authority, path) = (&Authority::from_static("a"), &PathAndQuery::from_static("/b/c"));
+        let head = RequestHead { scheme: &Scheme::HTTP, authority, path, fields: &HeaderMap::new(), identity: &[] };
+        HeldHead::new(&ClientConnection::new(Rc::default()), head.encode())
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -331,7 +318,7 @@ mod tests {
     fn a_connection_to_an_address_that_the_name_has_lost_finishes_its_calls_and_takes_no_more() {
         with_pool(async |pool, service| {
             let old = slot(&pool).await;
-            let (answer, _) = old.sender().send_request(Request::new(()), true).unwrap();
+            let mut stream = old.open(&call(), true).await.unwrap().unwrap();
             let now = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
             pool.connector.addresses.publish(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), now]);
             tokio::task::yield_now().await;
@@ -341,8 +328,8 @@ mod tests {
             let new = slot(&pool).await;
             assert!(!Rc::ptr_eq(&old.connection, &new.connection) && service.connections.get() == 2);
             service.answer.send(true).unwrap();
-            assert!(answer.await.is_ok());
-            drop(old);
+            assert!(poll_fn(|cx| stream.poll_head(cx)).await.is_ok());
+            drop((stream, old));
             until(|| service.connections.get() == 1).await;
             until(|| pool.metrics.render().contains("doorward_upstream_connections_ended_total{why=\"retired\"} 1")).await;
         });
@@ -371,7 +358,7 @@ mod tests {
             let first = slot(&pool).await;
             first.connection.state.spent.set(true);
             *pool.last_failure.borrow_mut() = Some((Instant::now() + Duration::from_secs(60), Unreachable("down".into())));
-            assert!(pool.slot(&mut call()).await.is_err());
+            assert!(pool.slot(&call()).await.is_err());
         });
     }
 }

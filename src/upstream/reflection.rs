@@ -3,13 +3,12 @@
 //! of its own connection, a question at a time. For commands; no call waits for it.
 
 use super::connect::{Connected, Connector};
-use crate::grpc::{Code, GRPC_STATUS, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited, split_frame};
+use super::http2::{Failure as Lost, Requests};
+use super::own_call::OwnCall;
+use crate::grpc::{Code, NoDescriptors, NotProtobuf, Services, frame_field, length_delimited, split_frame};
 use crate::http2::OWN_CONNECTION_WINDOW;
 use bytes::{Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use std::time::Duration;
 
 /// For all of it.
@@ -34,10 +33,10 @@ impl Connector {
     /// Why it cannot be known, in words for the operator.
     pub async fn reflect(&self, scheme: &Scheme, authority: &Authority) -> Result<Services, String> {
         let asked = async {
-            let Connected { sender, driver, .. } = self.connect(OWN_CONNECTION_WINDOW).await.map_err(|why| why.0.to_string())?;
+            let Connected { requests, driver, .. } = self.connect(OWN_CONNECTION_WINDOW).await.map_err(|why| why.0.to_string())?;
             tokio::select! {
                 _ = driver => Err("the connection ended".to_owned()),
-                services = reflect(sender, scheme, authority) => services,
+                services = reflect(&requests, scheme, authority) => services,
             }
         };
         let in_time = tokio::time::timeout(PATIENCE, asked).await;
@@ -45,9 +44,9 @@ impl Connector {
     }
 }
 
-async fn reflect(mut sender: SendRequest<Bytes>, scheme: &Scheme, authority: &Authority) -> Result<Services, String> {
+async fn reflect(requests: &Requests, scheme: &Scheme, authority: &Authority) -> Result<Services, String> {
     for version in ["v1", "v1alpha"] {
-        match services(&mut sender, scheme, authority, version).await {
+        match services(requests, scheme, authority, version).await {
             Err(Failure::Unimplemented) => {}
             Err(Failure::Other(why)) => return Err(format!("grpc.reflection.{version}: {why}")),
             Ok(services) => return Ok(services),
@@ -61,8 +60,8 @@ enum Failure {
     Other(String),
 }
 
-impl From<h2::Error> for Failure {
-    fn from(error: h2::Error) -> Failure {
+impl From<Lost> for Failure {
+    fn from(error: Lost) -> Failure {
         Failure::Other(error.to_string())
     }
 }
@@ -82,8 +81,8 @@ impl From<NoDescriptors> for Failure {
     }
 }
 
-async fn services(sender: &mut SendRequest<Bytes>, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Services, Failure> {
-    let mut stream = Stream::open(sender, scheme, authority, version).await?;
+async fn services(requests: &Requests, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Services, Failure> {
+    let mut stream = Stream::open(requests, scheme, authority, version).await?;
     let list = stream.ask(field::LIST_SERVICES, "", field::SERVICES).await?;
     let mut services = Services::default();
     for (number, entry) in length_delimited(&list).enumerate() {
@@ -110,34 +109,23 @@ async fn services(sender: &mut SendRequest<Bytes>, scheme: &Scheme, authority: &
 
 /// One call of `ServerReflectionInfo`.
 struct Stream {
-    questions: SendStream<Bytes>,
-    /// Until the head of the answer has come.
-    response: Option<ResponseFuture>,
-    head: HeaderMap,
-    body: Option<RecvStream>,
+    call: OwnCall,
     buffer: BytesMut,
     received: usize,
 }
 
 impl Stream {
-    async fn open(sender: &mut SendRequest<Bytes>, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Stream, Failure> {
+    async fn open(requests: &Requests, scheme: &Scheme, authority: &Authority, version: &str) -> Result<Stream, Failure> {
         let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
-        let uri = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query(path).build();
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.expect("scheme, authority and path make a URI");
-        request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
-        let (response, questions) = sender.send_request(request, false)?;
-        let (head, buffer) = (HeaderMap::new(), BytesMut::new());
-        Ok(Stream { questions, response: Some(response), head, body: None, buffer, received: 0 })
+        let path = PathAndQuery::try_from(path).expect("a service's name makes a path");
+        let call = OwnCall::begin(requests, scheme, authority, &path).await?;
+        Ok(Stream { call, buffer: BytesMut::new(), received: 0 })
     }
 
     /// Asks one question; the content of the answer's field `expected`.
     async fn ask(&mut self, question: u8, text: &str, expected: u64) -> Result<Bytes, Failure> {
         // When it cannot be asked any more, what it has sent says why.
-        let _ = self.questions.send_data(frame_field(question, text), false);
+        self.call.say(frame_field(question, text), false).await;
         let answer = self.message().await?;
         for field in length_delimited(&answer) {
             match field? {
@@ -152,12 +140,6 @@ impl Stream {
 
     /// The next whole message.
     async fn message(&mut self) -> Result<Bytes, Failure> {
-        if let Some(response) = self.response.take() {
-            let (head, body) = response.await?.into_parts();
-            self.head = head.headers;
-            self.body = Some(body);
-        }
-        let body = self.body.as_mut().expect("the head has come");
         loop {
             let whole = split_frame(&self.buffer, MOST_BYTES);
             let whole = whole.map_err(|_| Failure::Other("an answer is compressed or too large".to_owned()))?;
@@ -165,18 +147,14 @@ impl Stream {
                 let (length, end) = (message.len(), self.buffer.len() - rest.len());
                 return Ok(self.buffer.split_to(end).split_off(end - length).freeze());
             }
-            let Some(data) = body.data().await else { break };
-            let data = data?;
-            body.flow_control().release_capacity(data.len())?;
+            let Some(data) = self.call.next().await? else { break };
             self.received += data.len();
             if self.received > MOST_BYTES {
                 return Err(Failure::Other("its answers are larger than 64 MiB".to_owned()));
             }
             self.buffer.extend_from_slice(&data);
         }
-        let trailers = body.trailers().await?;
-        let status = trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| self.head.get(&GRPC_STATUS));
-        Err(match status.map_or(Code::Unknown, |status| Code::from_header(status.as_bytes())) {
+        Err(match self.call.code().await? {
             Code::Unimplemented => Failure::Unimplemented,
             code => Failure::Other(format!("it ended with {}", code.name())),
         })

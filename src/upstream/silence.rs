@@ -4,9 +4,8 @@
 //! every call on it (`too_many_pings`). So there are two for each silence, and a stream may be quiet for hours. What they
 //! cannot tell, that a host has vanished later, TCP's own probes do (`connect`).
 
-use crate::http2::TapState;
+use super::http2::Connection;
 use crate::telemetry::Metrics;
-use h2::{Ping, PingPong};
 use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
@@ -34,7 +33,7 @@ impl Patience {
 
 /// One connection, as this watch sees it.
 pub(super) struct Watched<'a> {
-    pub(super) tap: &'a TapState,
+    pub(super) http2: &'a Connection,
     /// Calls that wait for it.
     pub(super) active: &'a Cell<usize>,
     /// Set while its PINGs are used up: whether it is still there cannot be asked any more.
@@ -44,18 +43,18 @@ pub(super) struct Watched<'a> {
 }
 
 /// Ends when the peer has not answered a PING.
-pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patience: Patience) {
-    let Watched { tap, active, spent, metrics } = watched;
+pub(super) async fn fell_silent(watched: Watched<'_>, patience: Patience) {
+    let Watched { http2, active, spent, metrics } = watched;
     let mut sent = 0;
     // Since when calls have waited without a byte. Outlives the calls: many short deadlines are one silence.
     let mut silence = None;
     loop {
         sleep(patience.look).await;
-        if tap.take_message() {
+        if http2.take_message() {
             sent = 0;
             spent.set(false);
         }
-        if tap.take_heard() {
+        if http2.take_heard() {
             silence = None;
         }
         if active.get() == 0 || sent == MOST_PINGS {
@@ -68,10 +67,10 @@ pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patie
         sent += 1;
         spent.set(sent == MOST_PINGS);
         metrics.upstream_pings.inc();
-        let mut pong = pin!(pings.ping(Ping::opaque()));
+        let mut pong = pin!(http2.ping());
         // The answer may be behind much else: whatever comes is a sign of life.
         while timeout(patience.answer, &mut pong).await.is_err() {
-            if !tap.take_heard() {
+            if !http2.take_heard() {
                 return;
             }
         }
@@ -80,11 +79,11 @@ pub(super) async fn fell_silent(watched: Watched<'_>, mut pings: PingPong, patie
 
 #[cfg(test)]
 mod tests {
+    use super::super::http2::Driver;
     use super::*;
-    use crate::http2::{FrameTap, Io};
+    use crate::http2::Io;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -136,15 +135,14 @@ mod tests {
         let spent = Cell::new(false);
         let silent = tokio::task::LocalSet::new().block_on(&runtime, async {
             let io = Io::Tcp(tokio::net::TcpStream::connect(address).await.unwrap());
-            let (io, tap): (_, Rc<TapState>) = FrameTap::connected(io, Duration::from_secs(10), 1024, Duration::from_secs(60));
-            let (mut sender, mut connection) = h2::client::handshake(io).await.unwrap();
-            let ping_pong = connection.ping_pong().unwrap();
-            let driving = tokio::task::spawn_local(connection);
-            let _call = sender.send_request(http::Request::new(()), false).unwrap();
-            let watched = Watched { tap: &tap, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
+            let http2 = Connection::new(1 << 20, 1 << 16, 1024);
+            let (driver, requests) = Driver::new(http2.clone(), io, Duration::from_secs(60));
+            let driving = tokio::task::spawn_local(driver);
+            let _call = requests.open(&[], false).unwrap();
+            let watched = Watched { http2: &http2, active: &Cell::new(active), spent: &spent, metrics: &Metrics::new() };
             let silent = async {
                 tokio::select! {
-                    () = fell_silent(watched, ping_pong, patience) => true,
+                    () = fell_silent(watched, patience) => true,
                     () = enough => false,
                 }
             };

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, lowest layer first. Rooms of one layer do not know each other.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
+    &["memo"],
     &["bell", "grpc", "http2", "identity", "quote", "secret", "drain", "readiness"],
     &["config"],
     &["telemetry", "tls", "authorization", "rate_limits", "storage"],

@@ -55,5 +55,6 @@ mod time_limits; // stalled peers, idle calls, idle and old connections
 mod tls; // versions, and doing without
 mod traces; // a span a call at a real collector, and collectors that are none
 mod upstream_failures; // missing, dying, misbehaving upstreams
+mod upstream_http2; // RFC 9113 towards the upstream, frame by frame: windows, answers, errors, requests
 mod upstream_retries; // calls made again, and those that never are
 mod upstream_silence; // an upstream that freezes, and one that is only quiet

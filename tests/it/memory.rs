@@ -92,14 +92,32 @@ async fn uploads(frames: &mut Frames, piece: usize, filler: usize) {
     }
 }
 
-/// Heads of almost 16 KiB.
-async fn large_heads(frames: &mut Frames, path: &str) {
+/// Fields of almost 16 KiB after those of a request, if it has any.
+fn large(of_request: Option<&str>) -> Vec<u8> {
     let value = "x".repeat(120);
     let names: Vec<String> = (0..90).map(|number| format!("x{number:03}")).collect();
     let more: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
-    let head = block(&grpc_fields(path, &more));
+    of_request.map_or_else(|| block(&more), |path| block(&grpc_fields(path, &more)))
+}
+
+/// Heads of almost 16 KiB.
+async fn large_heads(frames: &mut Frames, path: &str) {
+    let head = large(Some(path));
     for stream in streams() {
         if !send(frames, &frame(kind::HEADERS, END_HEADERS, stream, &head)).await {
+            return;
+        }
+    }
+}
+
+/// Calls without a message, and trailers of almost 16 KiB for all of them.
+async fn large_trailers(frames: &mut Frames) {
+    let head = block(&grpc_fields("/demo.v1.Echo/Unread", &[]));
+    let trailers = large(None);
+    let all = streams().map(|stream| frame(kind::HEADERS, END_HEADERS, stream, &head));
+    let all = all.chain(streams().map(|stream| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &trailers)));
+    for frame in all {
+        if !send(frames, &frame).await {
             return;
         }
     }
@@ -235,8 +253,8 @@ bounded!(scattered_heads_of_calls_that_wait, upstream allows 1, windows 65_535, 
 bounded!(heads_that_grow_beside_calls_that_hang, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => exploding_heads_beside_calls(frames));
 bounded!(heads_that_grow_as_they_are_decoded, upstream allows ANY, windows 65_535, 65_535, most MOST, frames => exploding_heads(frames));
 
-#[tokio::test]
-async fn large_heads_while_the_upstream_takes_nothing() {
+/// What is held while the upstream takes nothing.
+async fn held_while_the_upstream_takes_nothing(what: &str, work: impl AsyncFnOnce(&mut Frames)) {
     let upstream = FrameUpstream::start(|mut connection, _| async move {
         connection.settings(&[]).await;
         // Enough to be up and used; then it reads no more.
@@ -249,11 +267,21 @@ async fn large_heads_while_the_upstream_takes_nothing() {
     let doorward = Site::new().start(&upstream.configuration(""));
     let held = Held::begin(&doorward).await;
     let mut frames = hostile(&doorward, 65_535, 65_535).await;
-    let most = held.most_during(large_heads(&mut frames, "/demo.v1.Echo/Unread")).await;
+    let most = held.most_during(work(&mut frames)).await;
     drop(frames);
     let stays = held.is_given_back().await;
-    println!("large_heads_while_the_upstream_takes_nothing: {most} KiB held at most, {stays} KiB afterwards");
+    println!("{what}_while_the_upstream_takes_nothing: {most} KiB held at most, {stays} KiB afterwards");
     assert!(most <= MOST, "{most} KiB held");
+}
+
+#[tokio::test]
+async fn large_heads_while_the_upstream_takes_nothing() {
+    held_while_the_upstream_takes_nothing("large_heads", async |frames| large_heads(frames, "/demo.v1.Echo/Unread").await).await;
+}
+
+#[tokio::test]
+async fn large_trailers_while_the_upstream_takes_nothing() {
+    held_while_the_upstream_takes_nothing("large_trailers", large_trailers).await;
 }
 
 #[tokio::test]

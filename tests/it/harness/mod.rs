@@ -8,6 +8,7 @@ pub mod doorward;
 pub mod frame_upstream;
 pub mod frames;
 pub mod go;
+pub mod hpack;
 pub mod key_server;
 pub mod node;
 pub mod pages;

@@ -7,7 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -144,10 +144,14 @@ pub struct WireAnswer {
 impl WireAnswer {
     /// Waits for all of an answer, however long it takes.
     pub async fn read(response: h2::client::ResponseFuture) -> WireAnswer {
-        let response = match response.await {
-            Ok(response) => response,
-            Err(error) => return WireAnswer::failed(&error),
-        };
+        match response.await {
+            Ok(response) => WireAnswer::rest(response).await,
+            Err(error) => WireAnswer::failed(&error),
+        }
+    }
+
+    /// The same once its head has come.
+    pub async fn rest(response: Response<RecvStream>) -> WireAnswer {
         let (parts, mut body): (_, RecvStream) = response.into_parts();
         let mut answer =
             WireAnswer { status: parts.status.as_u16(), headers: parts.headers, body: Vec::new(), trailers: None, error: None };
