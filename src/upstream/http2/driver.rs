@@ -324,6 +324,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
     const NOTHING: Vec<u8> = Vec::new();
+    const END_HEADERS: u8 = super::super::frame::flag::END_HEADERS;
 
     fn settings() -> Vec<u8> {
         frame(kind::SETTINGS, 0, 0, &[])
@@ -351,6 +352,21 @@ mod tests {
             assert!(timer.deadline() <= tokio::time::Instant::now() + HEADER_BLOCK);
             timer.reset(tokio::time::Instant::now());
             assert_eq!(&*driver.await.unwrap_err(), "an unfinished header block");
+        });
+    }
+
+    #[test]
+    fn each_header_block_has_all_the_time() {
+        run(async {
+            let begun = |stream| frame(kind::HEADERS, 0, stream, OK);
+            let (_, mut driver, requests) = driven(Fake { comes: [[settings(), begun(1)].concat()].into(), takes: Some(usize::MAX) }, HOUR);
+            let _streams = [requests.open(OK, true), requests.open(OK, true)];
+            assert!(once(&mut driver).is_pending());
+            driver.timer.as_mut().unwrap().as_mut().reset(tokio::time::Instant::now());
+            // In one read the first ends, and another begins.
+            driver.io.comes.push_back([frame(kind::CONTINUATION, END_HEADERS, 1, &[]), begun(3)].concat());
+            assert!(once(&mut driver).is_pending());
+            assert!(driver.timer.as_ref().unwrap().deadline() > tokio::time::Instant::now() + HEADER_BLOCK / 2);
         });
     }
 
